@@ -1,0 +1,148 @@
+"""Puts an adapter into a backbone and works out which streams flow where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from .adapter import Adapter, StreamModule
+from .backbone import Encoder
+from .errors import PluginError
+from .site import Join, Role, Site, Tap
+from .streams import Stream, Streams
+
+
+class Attachment:
+    """An encoder with an adapter in it: which streams run after each site, and how to read each level's features.
+
+    Attributes:
+        tasks: every task, in the user's order.
+        layouts: path of a site -> the streams after it when all tasks run.
+        taps: path of a tap -> the streams it hands out for the tasks that are selected.
+    """
+
+    def __init__(self, encoder: Encoder, sites: Sequence[Site], layouts: dict[str, Streams], tasks: tuple[str, ...]):
+        self.encoder, self.sites, self.layouts, self.tasks = encoder, sites, layouts, tasks
+        self.sources = _sources(sites)
+        self.select(tasks)
+
+    def select(self, tasks: Iterable[str]) -> None:
+        """Run only what these tasks need, in one pass from the end: a stream that nobody reads is not computed.
+
+        Raises:
+            ValueError: if a task was not there when the adapter was attached, or none is named.
+        """
+        selected = tuple(tasks)
+        if not selected or not set(selected) <= set(self.tasks):
+            raise ValueError(f"cannot select {list(selected) or 'no task'}: attached for {list(self.tasks)}")
+        self.selected = tuple(task for task in self.tasks if task in selected)
+        needed = self._needed()
+        self.taps: dict[str, Streams] = {}
+        for site in self.sites:
+            self._bind(site, needed)
+        index = [[streams.serving(task) for streams in self.taps.values()] for task in self.selected]
+        self._serving = dict(zip(self.selected, index, strict=True))
+        self._counts = [len(streams) for streams in self.taps.values()]
+
+    def features(self, levels: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+        """Sort stacked features by task. Level l: (S_l * B, C, H, W) -> {task: [(B, C, H, W), ...]}"""
+        streams = [x.unflatten(0, (count, -1)) for x, count in zip(levels, self._counts, strict=True)]
+        return {task: [x[i] for x, i in zip(streams, index, strict=True)] for task, index in self._serving.items()}
+
+    def _needed(self) -> dict[str, Streams]:
+        """The streams that somebody reads after each site, from the last site back to the image."""
+        wanted: dict[str, set[Stream]] = {path: set() for path in self.layouts}
+        for site in reversed(self.sites):
+            for source, streams in zip(self.sources[site.path], self._inputs(site, wanted), strict=True):
+                wanted[source] |= set(streams)
+        return {path: self.layouts[path].only(streams) for path, streams in wanted.items()}
+
+    def _inputs(self, site: Site, wanted: dict[str, set[Stream]]) -> list[Streams]:
+        """The streams a site has to be given, one layout for each of the paths it reads."""
+        after = self.layouts[site.path].only(wanted[site.path])
+        arriving = [self.layouts[source] for source in self.sources[site.path]]
+        module = self.encoder.get_submodule(site.path)
+        if isinstance(module, StreamModule):
+            return [module.needs(after)]
+        if isinstance(module, Tap):
+            served = {arriving[0][arriving[0].serving(task)] for task in self.selected}
+            return [arriving[0].only({*served, *after})]
+        return [layout.only({layout[i] for i in layout.parents(after)}) for layout in arriving]
+
+    def _bind(self, site: Site, needed: dict[str, Streams]) -> None:
+        module, after = self.encoder.get_submodule(site.path), needed[site.path]
+        arriving = [needed[source] for source in self.sources[site.path]]
+        if isinstance(module, Join):
+            module.bind(arriving[0], arriving[1], after)
+        elif isinstance(module, Tap):
+            served = {arriving[0][arriving[0].serving(task)] for task in self.selected}
+            self.taps[site.path] = arriving[0].only(served)
+            module.bind(arriving[0], self.taps[site.path], after)
+        elif isinstance(module, StreamModule):
+            module.bind(arriving[0], after)
+
+
+def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachment:
+    """Put `adapter` into `encoder`, in place, and freeze everything else.
+
+    Raises:
+        PluginError: if the adapter answers a site with something that cannot stand there, or forks streams in a way
+            that cannot be (merging two, serving a task twice), naming the site.
+    """
+    encoder.requires_grad_(False)
+    layouts, taken, sites = {"": Streams.trunk(tasks)}, "", []
+    previous = ""
+    for site in encoder.sites():
+        if taken and site.path.startswith(taken):
+            continue
+        module = encoder.get_submodule(site.path)
+        reads = previous if site.reads is None else site.reads
+        before = layouts[reads]
+        try:
+            after, replaced = _place(adapter, encoder, site, module, before, layouts[previous])
+        except ValueError as error:
+            raise PluginError(f"{type(adapter).__name__} at {site.path} ({site.role}): {error}") from error
+        layouts[site.path], previous = after, site.path
+        taken = site.path + "." if replaced else taken
+        sites.append(site)
+    return Attachment(encoder, sites, layouts, tuple(tasks))
+
+
+def _place(
+    adapter: Adapter, encoder: Encoder, site: Site, module: nn.Module, before: Streams, beside: Streams
+) -> tuple[Streams, bool]:
+    """Ask about one site and put the answer there: the streams after it, and whether it was replaced."""
+    if isinstance(module, Join):
+        return module.meet(before, beside), False
+    if isinstance(module, Tap):
+        return before.carried, False
+    answer = adapter.adapt(site, module, before)
+    if answer is None:
+        return before, False
+    if not isinstance(answer, nn.Module):
+        raise PluginError(
+            f"{type(adapter).__name__} answered site {site.path} with {type(answer).__name__}; "
+            f"expected a module, the site's own module, or None"
+        )
+    if answer is module:
+        module.requires_grad_(True)
+        return before, False
+    put(encoder, site.path, answer)
+    return getattr(answer, "full_after", before), True
+
+
+def put(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Replace the submodule at `path`."""
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _sources(sites: Sequence[Site]) -> dict[str, list[str]]:
+    """For every site, the paths it reads: one, or two for a join."""
+    sources, previous = {}, ""
+    for site in sites:
+        first = previous if site.reads is None else site.reads
+        sources[site.path] = [first, previous] if site.role is Role.join else [first]
+        previous = site.path
+    return sources

@@ -1,0 +1,77 @@
+"""Folds an adapter into plain weights: one task, at exactly the cost of the frozen backbone."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .adapter import SiteModule, StreamModule
+from .attachment import Attachment, attach, put
+from .backbone import Encoder
+from .errors import MergeError
+from .frozen import Frozen
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A plain encoder for one task, and what was done to get it.
+
+    Attributes:
+        encoder: the plain encoder; its forward has a single stream.
+        folded: paths of the sites whose delta went into their weight.
+        largest: the largest absolute change of a weight.
+    """
+
+    encoder: Encoder
+    folded: tuple[str, ...]
+    largest: float
+
+
+def merge(attachment: Attachment, task: str) -> Merged:
+    """Fold the adapter into a copy of its encoder, for one task; the adapted encoder is left as it is.
+
+    Raises:
+        MergeError: if a site's change is not a change of weight, saying which.
+        ValueError: if the task is unknown.
+    """
+    if task not in attachment.tasks:
+        raise ValueError(f"cannot merge task {task!r}: attached for {list(attachment.tasks)}")
+    encoder = copy.deepcopy(attachment.encoder)
+    folded = {path: _fold(encoder, path, module, task) for path, module in _added(encoder)}
+    attach(Frozen(), encoder, [task])
+    return Merged(encoder, tuple(folded), max(folded.values(), default=0.0))
+
+
+def fold_shared(attachment: Attachment) -> tuple[str, ...]:
+    """Fold, in place, every site that changes its weight in the same way for all tasks; the others stay streamed.
+
+    Returns:
+        The paths that were folded.
+    """
+    folded = []
+    for path, module in _added(attachment.encoder):
+        if not isinstance(module, StreamModule) and module.delta(attachment.tasks[0]) is not None:
+            _fold(attachment.encoder, path, module, attachment.tasks[0])
+            folded.append(path)
+    return tuple(folded)
+
+
+def _added(encoder: nn.Module) -> list[tuple[str, SiteModule]]:
+    return [(path, module) for path, module in encoder.named_modules() if isinstance(module, SiteModule)]
+
+
+@torch.no_grad()
+def _fold(encoder: nn.Module, path: str, module: SiteModule, task: str) -> float:
+    """Put the base back with its delta; the largest change. Summed in float64, so that rounding happens once."""
+    delta, weight = module.delta(task), getattr(module.base, "weight", None)
+    if delta is None or weight is None:
+        raise MergeError(
+            f"{type(module).__name__} at {path} cannot be merged for task {task!r}: "
+            f"{module.unmergeable or 'it is not a change of weight'}"
+        )
+    weight.copy_(weight.double() + delta.double())
+    put(encoder, path, module.base)
+    return float(delta.abs().max())

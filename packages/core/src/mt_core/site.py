@@ -1,0 +1,112 @@
+"""Sites: the places where a backbone lets an adapter in, and the small modules where streams meet and leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+
+from torch import Tensor, nn
+
+from .streams import Fork, Streams
+
+
+class Role(StrEnum):
+    """What a site does, whatever the backbone calls it."""
+
+    patch_embed = auto()
+    norm = auto()
+    qkv = auto()
+    q = auto()
+    kv = auto()
+    pos_bias = auto()
+    proj = auto()
+    mlp = auto()
+    fc1 = auto()
+    fc2 = auto()
+    merge = auto()
+    join = auto()  # type: ignore[assignment]  # a str has a method of that name, which no role needs
+    tap = auto()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A replaceable module of a backbone. Sites are listed in the order they run; a site stands before those inside it.
+
+    Attributes:
+        path: where it is, as in `encoder.get_submodule(path)`.
+        role: what it does.
+        stage: the stage it belongs to, from 0.
+        last: whether it lies in the last block of its stage.
+        reads: path of the site whose output it reads, "" for the image; None for the site before it.
+            A join reads two: this one, and the site before it.
+        parts: widths of the outputs fused in one matrix, (C, C, C) for q, k and v.
+    """
+
+    path: str
+    role: Role
+    stage: int
+    last: bool = False
+    reads: str | None = None
+    parts: tuple[int, ...] = ()
+
+    @property
+    def structural(self) -> bool:
+        """Whether it belongs to the mechanism (a join or a tap) and is never offered to an adapter."""
+        return self.role in (Role.join, Role.tap)
+
+
+_ANY = Streams.trunk(["any"])  # a plain backbone has one stream, whatever the tasks
+
+
+class Join(nn.Module):
+    """Where two paths meet: brings both to the streams of the one that forked more. (a, b) -> (a, b)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bind(_ANY, _ANY, _ANY)
+
+    @staticmethod
+    def meet(left: Streams, right: Streams) -> Streams:
+        """The streams after the paths have met.
+
+        Raises:
+            ValueError: if neither path is a further fork of the other.
+        """
+        if left.forks_into(right):
+            return right
+        if right.forks_into(left):
+            return left
+        raise ValueError(f"{left} and {right} cannot meet: neither is a further fork of the other")
+
+    def bind(self, left: Streams, right: Streams, after: Streams) -> None:
+        """Settle which streams arrive on either side, and which leave."""
+        self.left, self.right = Fork(left, after), Fork(right, after)
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return self.left(a), self.right(b)
+
+
+class Residual(Join):
+    """x + branch. A module of its own, so that streams may fork inside the branch."""
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:  # type: ignore[override]
+        x, branch = super().forward(x, branch)
+        return x + branch
+
+
+class Tap(nn.Module):
+    """The end of a stage: hands out the features of every stream, and carries on without the side streams.
+
+    x (S * B, ...) -> the same x, for the decoders, and what goes on (S' * B, ...)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bind(_ANY, _ANY, _ANY)
+
+    def bind(self, before: Streams, features: Streams, after: Streams) -> None:
+        """Settle which streams arrive, which are handed out as features, and which go on."""
+        self.hand_out, self.carry = Fork(before, features), Fork(before, after)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.hand_out(x), self.carry(x)
