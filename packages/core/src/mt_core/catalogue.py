@@ -1,0 +1,13 @@
+"""Where the project's own plugins live, so that a message can say what to install. Names only: nothing is imported."""
+
+from __future__ import annotations
+
+HOMES = {
+    (kind, name): dist
+    for kind, dist, names in (
+        ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
+        ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),
+        ("datasets", "mt-datasets", ("rooms", "nyud", "pascal")),
+    )
+    for name in names
+}

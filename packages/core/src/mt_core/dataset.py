@@ -1,0 +1,139 @@
+"""The contract of a data set: annotated pictures, task by task, some of which may lack some annotations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .labels import Label
+from .task import Task
+
+SPLITS = ("train", "val")
+
+
+@dataclass
+class Sample:
+    """One picture and those of its annotations that exist.
+
+    Attributes:
+        id: names the picture in messages and in the files of predictions.
+        image: (3, H, W) uint8 `tv_tensors.Image`, RGB.
+        labels: by task name; a task without an annotation of this picture is absent.
+    """
+
+    id: str
+    image: Tensor
+    labels: dict[str, Label] = field(default_factory=dict)
+
+
+class Samples(Protocol):
+    """A split: any map-style data set of samples, which can be pickled into workers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass
+class Batch:
+    """Samples of one size, stacked.
+
+    Attributes:
+        ids: B names.
+        images: (B, 3, H, W) float32 in [0, 1].
+        labels: by task, (B, H, W) or (B, C, H, W); void where a picture has no annotation.
+        present: by task, (B,) boolean, whether the picture has an annotation of the task.
+    """
+
+    ids: list[str]
+    images: Tensor
+    labels: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
+
+        return Batch(self.ids, self.images.to(device, non_blocking=True), move(self.labels), move(self.present))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by `DataLoader(pin_memory=True)`."""
+
+        def pin(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: x.pin_memory() for name, x in tensors.items()}
+
+        return Batch(self.ids, self.images.pin_memory(), pin(self.labels), pin(self.present))
+
+
+def collate(samples: Sequence[Sample], tasks: Sequence[Task]) -> Batch:
+    """Stack samples of one size; a missing annotation becomes a void one, so that every batch has every task."""
+    height, width = samples[0].image.shape[-2:]
+    empty = {task.name: task.label.empty(height, width) for task in tasks}
+    return Batch(
+        ids=[sample.id for sample in samples],
+        images=torch.stack([sample.image.as_subclass(torch.Tensor) for sample in samples]).float() / 255,
+        labels={
+            name: torch.stack([sample.labels.get(name, void).as_subclass(torch.Tensor) for sample in samples])
+            for name, void in empty.items()
+        },
+        present={name: torch.tensor([name in sample.labels for sample in samples]) for name in empty},
+    )
+
+
+@dataclass(kw_only=True)
+class Dataset(ABC):
+    """Annotated pictures. Subclasses are dataclasses: their fields are their options.
+
+    Class attributes:
+        image_size: (height, width) that training uses unless told otherwise.
+        zoom, rotation, flip: the augmentation that the published protocols use on it: the range of scale factors,
+            the largest rotation in degrees, and whether to mirror half of the pictures.
+    """
+
+    image_size: ClassVar[tuple[int, int]]
+    zoom: ClassVar[tuple[float, float]] = (1.0, 1.0)
+    rotation: ClassVar[float] = 0.0
+    flip: ClassVar[bool] = True
+
+    @abstractmethod
+    def tasks(self) -> Mapping[str, Task]:
+        """Every task it can annotate, by name, in the usual order. Needs no files."""
+
+    @abstractmethod
+    def split(self, name: str, tasks: Sequence[Task]) -> Samples:
+        """The pictures of `train` or `val`, with the annotations of `tasks` and no other file opened.
+
+        Raises:
+            DataError: if a file that is listed is missing, or the split is empty.
+        """
+
+
+def choose(tasks: Mapping[str, Task], wanted: Sequence[str] | None) -> tuple[Task, ...]:
+    """The tasks named by `wanted`, in that order: `semseg`, or `semseg:7` to set its channels. None means all.
+
+    Raises:
+        ConfigError: if a name is unknown or stands twice, or a number of channels is not a number.
+    """
+    if wanted is None:
+        return tuple(tasks.values())
+    if not wanted:
+        raise ConfigError(f"tasks is empty; choose at least one of {', '.join(tasks)}")
+    chosen: dict[str, Task] = {}
+    for entry in wanted:
+        name, _, channels = entry.partition(":")
+        if name not in tasks:
+            raise ConfigError(f"unknown task {name!r}; this data set has {', '.join(tasks)}")
+        if name in chosen:
+            raise ConfigError(f"task {name!r} stands twice in tasks={list(wanted)}; name each once")
+        if channels and not channels.isdecimal():
+            raise ConfigError(f"task {entry!r}: expected NAME or NAME:CHANNELS, for example {name}:7")
+        chosen[name] = tasks[name].with_channels(int(channels)) if channels else tasks[name]
+    return tuple(chosen.values())

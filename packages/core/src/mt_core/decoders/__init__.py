@@ -1,0 +1,1 @@
+"""Light heads over hierarchical features."""

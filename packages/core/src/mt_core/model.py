@@ -1,0 +1,108 @@
+"""One model for all tasks: a backbone, an adapter in it, and a decoder per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .adapter import Adapter, SiteModule
+from .attachment import attach
+from .backbone import Encoder
+from .dataset import Batch
+from .decoder import Decoder
+from .task import Task
+
+
+class MultiTaskModel(nn.Module):
+    """Images to the logits of every task.
+
+    Args:
+        encoder: a plain encoder with its pretrained weights; the adapter is put into it, in place.
+        adapter: what to train in it.
+        decoder: builds one head per task.
+        tasks: what to predict, in the order that everything keeps.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: Encoder, adapter: Adapter, decoder: Decoder, tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.tasks = {task.name: task for task in tasks}
+        self.attachment = attach(adapter, encoder, tuple(self.tasks))
+        self.encoder = encoder
+        self.decoders = nn.ModuleDict({task.name: decoder.build(task, encoder) for task in tasks})
+        device = next(encoder.parameters()).device
+        self.register_buffer("mean", torch.tensor(encoder.mean, device=device).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(encoder.std, device=device).view(3, 1, 1), persistent=False)
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The tasks that a forward predicts."""
+        return self.attachment.selected
+
+    def select(self, tasks: Iterable[str]) -> None:
+        """Predict only these tasks from now on, and compute no stream that they do not need."""
+        self.attachment.select(tasks)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Pixels in [0, 1], (B, 3, H, W) -> {task: logits (B, N_t, H, W)} for the selected tasks."""
+        levels = self.encoder((images - self.mean) / self.std)
+        size = images.shape[-2:]
+        return {
+            name: F.interpolate(self.decoders[name](features), size=size, mode="bilinear", align_corners=False)
+            for name, features in self.attachment.features(levels).items()
+        }
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Pixels in [0, 1], (B, 3, H, W) -> {task: prediction in the units of its labels}, without gradients."""
+        with torch.no_grad():
+            return {name: self.tasks[name].predict(logits) for name, logits in self(images).items()}
+
+    def penalty(self) -> Tensor | None:
+        """The sum of the adapter's regularisers: (), or None where it has none."""
+        found = [m.penalty() for m in self.encoder.modules() if isinstance(m, SiteModule)]
+        terms = [term for term in found if term is not None]
+        return torch.stack(terms).sum() if terms else None
+
+
+class Objective(nn.Module):
+    """What training minimises: the weighted sum of the tasks' losses, and the adapter's regulariser.
+
+    A module whose forward holds the whole computation, because that is what distributed engines wrap: parameters are
+    gathered during its forward only.
+
+    Args:
+        model: what is trained.
+        weights: weight of a task's loss, by task name; a task that is not named has its kind's usual weight.
+        normalise: divide by the sum of the weights (ToRA, eq. 6).
+        penalty: weight of the adapter's regulariser.
+    """
+
+    def __init__(
+        self, model: MultiTaskModel, weights: Mapping[str, float], normalise: bool = False, penalty: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.model = model
+        every = {name: float(weights.get(name, task.weight)) for name, task in model.tasks.items()}
+        total = sum(every.values()) if normalise else 1.0
+        self.weights = {name: weight / total for name, weight in every.items()}
+        self.penalty_weight = penalty
+
+    def forward(self, batch: Batch, share: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the selected tasks on a batch, and each part of it, unweighted and detached.
+
+        Args:
+            batch: pictures and labels.
+            share: the part of the regulariser that this pass counts, where a step takes several.
+        """
+        logits = self.model(batch.images)
+        losses = {name: self.model.tasks[name].loss(x, batch.labels[name]) for name, x in logits.items()}
+        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+        if (penalty := self.model.penalty()) is not None:
+            losses["penalty"] = penalty
+            total = total + share * self.penalty_weight * penalty
+        return total, {name: loss.detach() for name, loss in losses.items()}
