@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -91,28 +92,27 @@ def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachme
             that cannot be (merging two, serving a task twice), naming the site.
     """
     encoder.requires_grad_(False)
-    layouts, taken, sites = {"": Streams.trunk(tasks)}, "", []
-    previous = ""
-    for site in encoder.sites():
-        if taken and site.path.startswith(taken):
+    layouts, sites = {"": Streams.trunk(tasks)}, list[Site]()
+    previous, taken, stands_for = "", "", dict[str, str]()
+    for listed in encoder.sites():
+        if taken and listed.path.startswith(taken + "."):
+            stands_for[listed.path] = taken  # hidden: whoever reads it reads what stands in its place
             continue
-        module = encoder.get_submodule(site.path)
-        reads = previous if site.reads is None else site.reads
-        before = layouts[reads]
+        reads = previous if listed.reads is None else stands_for.get(listed.reads, listed.reads)
+        site = replace(listed, reads=reads)
         try:
-            after, replaced = _place(adapter, encoder, site, module, before, layouts[previous])
+            after, replaced = _place(adapter, encoder, site, layouts[reads], layouts[previous])
         except ValueError as error:
             raise PluginError(f"{type(adapter).__name__} at {site.path} ({site.role}): {error}") from error
         layouts[site.path], previous = after, site.path
-        taken = site.path + "." if replaced else taken
+        taken = site.path if replaced else taken
         sites.append(site)
     return Attachment(encoder, sites, layouts, tuple(tasks))
 
 
-def _place(
-    adapter: Adapter, encoder: Encoder, site: Site, module: nn.Module, before: Streams, beside: Streams
-) -> tuple[Streams, bool]:
+def _place(adapter: Adapter, encoder: Encoder, site: Site, before: Streams, beside: Streams) -> tuple[Streams, bool]:
     """Ask about one site and put the answer there: the streams after it, and whether it was replaced."""
+    module = encoder.get_submodule(site.path)
     if isinstance(module, Join):
         return module.meet(before, beside), False
     if isinstance(module, Tap):
@@ -139,10 +139,10 @@ def put(root: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _sources(sites: Sequence[Site]) -> dict[str, list[str]]:
-    """For every site, the paths it reads: one, or two for a join."""
-    sources, previous = {}, ""
+    """For every site (with its `reads` settled), the paths it reads: one, or two for a join."""
+    sources, previous = dict[str, list[str]](), ""
     for site in sites:
-        first = previous if site.reads is None else site.reads
-        sources[site.path] = [first, previous] if site.role is Role.join else [first]
+        reads = site.reads or ""
+        sources[site.path] = [reads, previous] if site.role is Role.join else [reads]
         previous = site.path
     return sources
