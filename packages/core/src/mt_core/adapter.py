@@ -33,8 +33,8 @@ class SiteModule(nn.Module):
         return None
 
     def penalty(self) -> Tensor | None:
-        """A regulariser of this site's parameters, added to the training loss: (), or None. Called inside the
-        model's forward, where ZeRO-3 has the parameters gathered."""
+        """The terms of a regulariser of this site's parameters: (n,), or None. Called inside the forward of training,
+        where ZeRO-3 has the parameters gathered; `Adapter.pool` makes one number of all sites' terms."""
         return None
 
 
@@ -88,6 +88,10 @@ class Adapter(ABC):
             `StreamModule` if it tells streams apart, otherwise any module that keeps the batch axis, best a
             `SiteModule`. A site that is replaced hides those inside it.
         """
+
+    def pool(self, terms: Tensor) -> Tensor:
+        """The regulariser, from the terms of all sites: (n,) -> (). Their sum, unless a method says otherwise."""
+        return terms.sum()
 
 
 def private_tasks(parameter: str, tasks: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ HOMES = {
     (kind, name): dist
     for kind, dist, names in (
         ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
+        ("adapters", "mt-adapters-tora", ("tora",)),
         ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),
         ("datasets", "mt-datasets", ("rooms", "nyud", "pascal")),
     )

@@ -32,7 +32,7 @@ class MultiTaskModel(nn.Module):
     def __init__(self, encoder: Encoder, adapter: Adapter, decoder: Decoder, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.tasks = {task.name: task for task in tasks}
-        self.attachment = attach(adapter, encoder, tuple(self.tasks))
+        self.adapter, self.attachment = adapter, attach(adapter, encoder, tuple(self.tasks))
         self.encoder = encoder
         self.decoders = nn.ModuleDict({task.name: decoder.build(task, encoder) for task in tasks})
         device = next(encoder.parameters()).device
@@ -63,10 +63,10 @@ class MultiTaskModel(nn.Module):
             return {name: self.tasks[name].predict(logits) for name, logits in self(images).items()}
 
     def penalty(self) -> Tensor | None:
-        """The sum of the adapter's regularisers: (), or None where it has none."""
+        """The adapter's regulariser over all its sites: (), or None where it has none."""
         found = [m.penalty() for m in self.encoder.modules() if isinstance(m, SiteModule)]
         terms = [term for term in found if term is not None]
-        return torch.stack(terms).sum() if terms else None
+        return self.adapter.pool(torch.cat(terms)) if terms else None
 
 
 class Objective(nn.Module):

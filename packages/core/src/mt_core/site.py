@@ -39,6 +39,7 @@ class Site:
         last: whether it lies in the last block of its stage.
         reads: path of the site whose output it reads, "" for the image; None for the site before it.
             A join reads two: this one, and the site before it.
+        block: the block it belongs to, counted from 0 over the whole encoder; outside of blocks, the one before it.
         parts: widths of the outputs fused in one matrix, (C, C, C) for q, k and v.
     """
 
@@ -48,6 +49,7 @@ class Site:
     last: bool = False
     reads: str | None = None
     parts: tuple[int, ...] = ()
+    block: int = 0
 
     @property
     def structural(self) -> bool:

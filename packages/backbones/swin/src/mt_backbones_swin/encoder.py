@@ -136,11 +136,14 @@ class SwinEncoder(Encoder):
 
     def sites(self) -> list[Site]:
         found = [Site("patch_embed", Role.patch_embed, 0, reads=""), Site("patch_embed.norm", Role.norm, 0)]
+        number = 0
         for i, (stage, merging) in enumerate(zip(self._stages(), self._mergings(), strict=True)):
             for j in range(len(stage.blocks)):
-                found += self._block_sites(f"layers.{i}.blocks.{j}", found[-1].path, i, last=j + 1 == len(stage.blocks))
-            tap = Site(f"taps.{i}", Role.tap, i)
-            merge = self._merging_sites(i) if hasattr(merging, "reduction") else []
+                last = j + 1 == len(stage.blocks)
+                found += self._block_sites(f"layers.{i}.blocks.{j}", found[-1].path, i, number, last)
+                number += 1
+            tap = Site(f"taps.{i}", Role.tap, i, block=number - 1)
+            merge = self._merging_sites(i, number - 1) if hasattr(merging, "reduction") else []
             found += [*merge, tap] if self.after_merging else [tap, *merge]
         return found
 
@@ -155,11 +158,11 @@ class SwinEncoder(Encoder):
         first, *others = (stage.downsample for stage in self._stages())
         return [*others, first]
 
-    def _block_sites(self, block: str, entrance: str, stage: int, last: bool) -> list[Site]:
+    def _block_sites(self, block: str, entrance: str, stage: int, number: int, last: bool) -> list[Site]:
         width = cast(Block, self.get_submodule(block)).attn.width
 
         def site(name: str, role: Role, reads: str | None = None, parts: tuple[int, ...] = ()) -> Site:
-            return Site(f"{block}.{name}", role, stage, last, reads, parts)
+            return Site(f"{block}.{name}", role, stage, last, reads, parts, number)
 
         return [
             site("norm1", Role.norm),
@@ -174,6 +177,9 @@ class SwinEncoder(Encoder):
             site("residual2", Role.join, reads=f"{block}.residual1"),
         ]
 
-    def _merging_sites(self, stage: int) -> list[Site]:
+    def _merging_sites(self, stage: int, block: int) -> list[Site]:
         path = f"layers.{stage + 1}.downsample"
-        return [Site(f"{path}.norm", Role.norm, stage), Site(f"{path}.reduction", Role.merge, stage)]
+        return [
+            Site(f"{path}.norm", Role.norm, stage, block=block),
+            Site(f"{path}.reduction", Role.merge, stage, block=block),
+        ]

@@ -24,7 +24,7 @@ def architectures() -> dict[str, type[Backbone]]:
     return dict(found.values())
 
 
-def randomise(parameters: Sequence[Tensor], std: float = 0.1) -> None:
+def randomise(parameters: Sequence[Tensor], std: float) -> None:
     """As if trained: move parameters off their starting values (where many updates are exactly zero)."""
     for parameter in parameters:
         parameter.data.add_(parameter.data.new_empty(parameter.shape).normal_(std=std))
