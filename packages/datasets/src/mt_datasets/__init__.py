@@ -1,0 +1,16 @@
+"""mt-datasets: annotated pictures for several dense prediction tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mt_core.hookspecs import hookimpl
+
+
+@hookimpl
+def mt_datasets() -> Mapping[str, type | str]:
+    return {
+        "rooms": "mt_datasets.rooms.dataset:Rooms",
+        "nyud": "mt_datasets.nyud:NYUD",
+        "pascal": "mt_datasets.pascal:PASCAL",
+    }
