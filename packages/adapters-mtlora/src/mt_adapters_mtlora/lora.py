@@ -18,6 +18,13 @@ def _pair(base: nn.Linear, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
     return nn.Parameter(a), nn.Parameter(base.weight.new_zeros(base.out_features, rank))
 
 
+def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """y + s B A x, without another tensor of y's size. y (..., d), x (..., k) -> (..., d)"""
+    inner = (x @ a.T).flatten(0, -2)  # (M, r)
+    sum_ = torch.addmm(y.flatten(0, -2).to(inner.dtype), inner, b.T.to(inner.dtype), alpha=scale)  # (M, d)
+    return sum_.view(y.shape)
+
+
 class SharedLoRA(SiteModule):
     """TA-LoRA, eq. 1: y = W x + b + s B A x, the same for every stream. (..., k) -> (..., d)"""
 
@@ -29,8 +36,7 @@ class SharedLoRA(SiteModule):
         self.a, self.b = _pair(base, rank)
 
     def forward(self, x: Tensor) -> Tensor:
-        update = self.dropout(x) @ self.a.T @ self.b.T  # (..., d)
-        return torch.add(self.base(x), update, alpha=self.scale)
+        return add_low_rank(self.base(x), self.dropout(x), self.a, self.b, self.scale)
 
     def delta(self, task: str) -> Tensor | None:
         return self.scale * (self.b @ self.a)
@@ -76,7 +82,7 @@ class TaskLoRA(StreamModule):
         dropped = self.dropout(streams)
         outputs = []
         if self.carries:
-            outputs.append(torch.add(frozen, dropped[0] @ self.a.T @ self.b.T, alpha=self.scale).unsqueeze(0))
+            outputs.append(add_low_rank(frozen, dropped[0], self.a, self.b, self.scale).unsqueeze(0))
         if self.tasks:
             outputs.append(self._tasks(frozen, dropped[0] if self.forks else dropped[1:]))
         return torch.cat(outputs).flatten(0, 1)  # (S' * B, ..., d)
