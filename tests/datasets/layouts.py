@@ -1,8 +1,8 @@
-"""Tiny data sets in the layouts NYUD_MT and PASCAL_MT, written for tests."""
+"""Tiny data sets in the layouts NYUD_MT, PASCAL_MT and MTAN, written for tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,31 @@ def write_pascal(root: Path, size: Size = (24, 32), train: int = 2, val: int = 1
         write_mat(root / f"pascal-context/trainval/{name}.mat", LabelMap=_blocks(rng, size, 460).astype(np.uint16))
         parts = [("head", rectangle(size, 0, 4)), ("torso", rectangle(size, 3, 12)), ("lfoot", rectangle(size, 18, 22))]
         write_parts(root / f"human_parts/{name}.mat", [("dog", 12, parts) if seed % 2 else ("person", 15, parts)])
+    return root
+
+
+def write_mtan(
+    root: Path,
+    size: Size = (24, 32),
+    train: int = 2,
+    val: int = 1,
+    labels: Mapping[str, int] | None = None,
+    normals: bool = True,
+) -> Path:
+    """Arrays 0.npy, 1.npy, ... with every annotation; `labels` gives the folders of labels and their classes.
+
+    Squares of labels are -1 here and there; the first row has neither depth nor normals.
+    """
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            rng = np.random.default_rng((split == "val", number))
+            write_npy(root / f"{split}/image/{number}.npy", rng.random((*size, 3)))
+            for folder, classes in (labels or {"label": 13}).items():
+                write_npy(root / f"{split}/{folder}/{number}.npy", _blocks(rng, size, classes + 1) - 1)
+            depth = _with_zeros(rng.uniform(0.5, 9, (*size, 1))).astype(np.float32)
+            write_npy(root / f"{split}/depth/{number}.npy", depth)
+            if normals:
+                write_npy(root / f"{split}/normal/{number}.npy", _normals(rng, size))
     return root
 
 

@@ -63,6 +63,77 @@ def test_a_greyscale_photograph_is_read_as_rgb(tmp_path: Path) -> None:
     assert (picture == 128).all()
 
 
+def test_numbered_arrays_are_named_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10.npy", "9.npy", "0.npy", "2.npy", ".9.npy", "._0.npy", "notes.txt"):
+        (tmp_path / name).touch()
+    assert files.read_numbers(tmp_path) == ["0", "2", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "holds no array; expected 0.npy, 1.npy, "),
+        (["0.png"], "holds no array"),
+        (["0.npy", "a1.npy"], "a1.npy has no number"),
+        (["0.npy", "1 (1).npy"], r"1 \(1\).npy has no number"),
+        (["0.npy", "-1.npy"], "-1.npy has no number"),
+        (["0.npy", "²³.npy"], "²³.npy has no number"),
+    ],
+)
+def test_a_folder_that_is_not_numbered_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=message):
+        files.read_numbers(tmp_path)
+
+
+def test_a_folder_of_arrays_that_is_missing_or_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"none: no such file; expected a folder of arrays 0.npy"):
+        files.read_numbers(tmp_path / "none")
+    with pytest.raises(DataError, match=r"file: cannot be read as a folder of arrays 0.npy"):
+        files.read_numbers(tmp_path / "file")
+
+
+def test_pixels_are_the_same_from_bytes_and_from_floats(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    write_npy(tmp_path / "bytes.npy", pixels)
+    write_npy(tmp_path / "floats.npy", pixels / 255)
+    write_npy(tmp_path / "half.npy", (pixels / 255).astype(np.float32))
+    for name in ("bytes.npy", "floats.npy", "half.npy"):
+        read = files.read_pixels(tmp_path / name)
+        assert read.dtype == np.uint8
+        assert read.flags.c_contiguous
+        assert (read == pixels.transpose(2, 0, 1)).all()
+
+
+def test_pixels_that_overshoot_a_little_are_cut_off(tmp_path: Path) -> None:
+    write_npy(tmp_path / "a.npy", np.array([[[-0.05, 0.5, 1.05]]]))
+    assert files.read_pixels(tmp_path / "a.npy").tolist() == [[[0]], [[128]], [[255]]]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.float64])
+def test_labels_of_any_type_of_number_are_classes_and_minus_1_is_void(tmp_path: Path, dtype: type) -> None:
+    write_npy(tmp_path / "a.npy", np.array([[-1, 0, 12]], dtype))
+    labels = files.read_labels(tmp_path / "a.npy")
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [[255, 0, 12]]
+
+
+def test_labels_of_bytes_have_255_for_void(tmp_path: Path) -> None:
+    write_npy(tmp_path / "a.npy", np.array([[0, 12, 255]], np.uint8))
+    assert files.read_labels(tmp_path / "a.npy").tolist() == [[0, 12, 255]]
+
+
+@pytest.mark.parametrize("shape", [SIZE, (*SIZE, 1)])
+def test_depth_gets_a_channel_in_front(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_npy(tmp_path / "a.npy", np.arange(192.0).reshape(shape))
+    depth = files.read_depth(tmp_path / "a.npy")
+    assert depth.dtype == np.float32
+    assert depth.shape == (1, *SIZE)
+    assert depth[0, 1, 3] == 19
+
+
 @pytest.mark.parametrize("palette", [True, False])
 def test_classes_are_the_indices_and_not_the_colours(tmp_path: Path, palette: bool) -> None:
     indices = np.arange(192, dtype=np.uint8).reshape(SIZE)
@@ -150,6 +221,38 @@ def archive_called_npy(path: Path) -> None:
         ("a.npy", files.read_plane, lambda path: write_npy(path, np.array([["a"]])), "holds <U1; expected numbers"),
         ("a.npy", files.read_plane, archive_called_npy, "cannot be read as a NumPy array"),
         ("a.npy", files.read_plane, write_bytes(b"\x93NUMPY\x01\x00"), "cannot be read as a NumPy array"),
+        (
+            "a.npy",
+            files.read_depth,
+            lambda path: write_npy(path, np.ones(SIZE, int)),
+            "depth as int64; expected floats",
+        ),
+        (
+            "a.npy",
+            files.read_pixels,
+            lambda path: write_npy(path, np.zeros((3, *SIZE))),
+            r"\(3, 12, 16\); expected a pic",
+        ),
+        ("a.npy", files.read_pixels, lambda path: write_npy(path, np.zeros(SIZE)), r"\(12, 16\); expected a picture"),
+        ("a.npy", files.read_pixels, lambda path: write_npy(path, np.zeros((0, 16, 3))), r"\(0, 16, 3\); expected"),
+        (
+            "a.npy",
+            files.read_pixels,
+            lambda path: write_npy(path, np.zeros((*SIZE, 3), int)),
+            "int64 of .*of uint8, or",
+        ),
+        ("a.npy", files.read_pixels, lambda path: write_npy(path, np.full((*SIZE, 3), 255.0)), "from 255 to 255; exp"),
+        ("a.npy", files.read_pixels, lambda path: write_npy(path, np.full((*SIZE, 3), np.nan)), "from nan to nan; exp"),
+        ("a.npy", files.read_labels, lambda path: write_npy(path, np.full(SIZE, 0.5)), "found 0.5; expected class ind"),
+        ("a.npy", files.read_labels, lambda path: write_npy(path, np.full(SIZE, np.nan)), "found nan; expected class"),
+        ("a.npy", files.read_labels, lambda path: write_npy(path, np.full(SIZE, np.inf)), "found inf; expected class"),
+        (
+            "a.npy",
+            files.read_labels,
+            lambda path: write_npy(path, np.full(SIZE, -2)),
+            "found -2; expected class indices",
+        ),
+        ("a.npy", files.read_labels, lambda path: write_npy(path, np.full(SIZE, 256)), "found 256; expected class ind"),
         ("a.mat", lambda path: files.read_mat(path, "anno"), lambda path: write_mat(path, other=1), "no variable"),
         (
             "a.mat",

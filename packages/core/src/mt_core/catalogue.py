@@ -8,7 +8,7 @@ HOMES = {
         ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
         ("adapters", "mt-adapters-tora", ("tora",)),
         ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),
-        ("datasets", "mt-datasets", ("rooms", "nyud", "pascal")),
+        ("datasets", "mt-datasets", ("rooms", "nyud", "pascal", "nyuv2", "cityscapes")),
     )
     for name in names
 }

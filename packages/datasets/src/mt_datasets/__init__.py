@@ -13,4 +13,6 @@ def mt_datasets() -> Mapping[str, type | str]:
         "rooms": "mt_datasets.rooms.dataset:Rooms",
         "nyud": "mt_datasets.nyud:NYUD",
         "pascal": "mt_datasets.pascal:PASCAL",
+        "nyuv2": "mt_datasets.nyuv2:NYUv2",
+        "cityscapes": "mt_datasets.cityscapes:Cityscapes",
     }

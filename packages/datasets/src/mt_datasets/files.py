@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mt_core.errors import DataError
+from mt_core.labels import IGNORE
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192; below the size at which PIL starts to warn of decompression bombs
 
@@ -39,10 +40,40 @@ def read_ids(path: Path) -> list[str]:
     return ids
 
 
+def read_numbers(folder: Path) -> list[str]:
+    """The names of a folder's arrays 0.npy, 1.npy, ..., without the ending and in the order of the numbers.
+
+    Raises:
+        DataError: if the folder is missing or holds no array, or one that has no number.
+    """
+    with reading(folder, "a folder of arrays 0.npy, 1.npy, ..."):
+        names = [path.stem for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith(".")]
+    if not names:
+        raise DataError(f"{folder}: holds no array; expected 0.npy, 1.npy, ...; restore them")
+    for name in names:
+        if not (name.isascii() and name.isdecimal()):
+            raise DataError(f"{folder}: {name}.npy has no number; expected 0.npy, 1.npy, ...; number it or remove it")
+    return sorted(names, key=lambda name: (int(name), name))
+
+
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """A photograph as RGB: (3, H, W) uint8. Raises DataError."""
     with reading(path, "a JPEG picture"), _opened(path, ("JPEG", "PNG")) as picture:
         return _planes(np.array(picture.convert("RGB")))
+
+
+def read_pixels(path: Path) -> NDArray[np.uint8]:
+    """A picture as RGB, (3, H, W) uint8, from an .npy (H, W, 3) of uint8, or of floats in [0, 1]. Raises DataError."""
+    array = _read_npy(path)
+    expected = "a picture, (H, W, 3) of uint8, or of floats in [0, 1]"
+    is_float = array.dtype.kind == "f"
+    if array.ndim != 3 or array.shape[-1] != 3 or not array.size or not (is_float or array.dtype == np.uint8):
+        raise DataError(f"{path}: {array.dtype} of shape {array.shape}; expected {expected}")
+    if not is_float:
+        return _planes(array)
+    if not np.abs(array - 0.5).max() <= 0.6:  # an interpolated picture may overshoot a little; NaN is refused too
+        raise DataError(f"{path}: values from {array.min():.4g} to {array.max():.4g}; expected {expected}")
+    return _planes((255 * array.clip(0, 1)).round().astype(np.uint8))
 
 
 def read_classes(path: Path) -> NDArray[np.int64]:
@@ -51,6 +82,20 @@ def read_classes(path: Path) -> NDArray[np.int64]:
         _expect_mode(path, picture, ("P", "L", "I", "I;16", "1"), "one channel of class indices (palette or greyscale)")
         step = _STEP.get(str(picture.tile[0].args), 1)  # the raw mode, before it is decoded
         return np.array(picture).astype(np.int64) // step
+
+
+def read_labels(path: Path) -> NDArray[np.int64]:
+    """Class indices (H, W) int64 from an .npy of whole numbers, in which -1 means "not annotated", and becomes 255.
+
+    Raises:
+        DataError: if the file cannot be read, or holds anything but whole numbers from -1 to 255.
+    """
+    plane = read_plane(path)
+    whole = (plane >= -1) & (plane <= IGNORE) & (plane == np.rint(plane))
+    if not whole.all():
+        raise DataError(f"{path}: found {plane[~whole][0]}; expected class indices, or -1 where it is not annotated")
+    classes = plane.astype(np.int64)
+    return np.where(classes == -1, IGNORE, classes)
 
 
 def read_grey(path: Path) -> NDArray[np.uint8]:
@@ -78,6 +123,14 @@ def read_plane(path: Path) -> NDArray[Any]:
     if plane.ndim != 2:
         raise DataError(f"{path}: the shape is {array.shape}; expected (H, W) or (H, W, 1)")
     return plane
+
+
+def read_depth(path: Path) -> NDArray[np.float32]:
+    """Depth (1, H, W) from an .npy of floats, (H, W) or (H, W, 1); 0 where it is missing. Raises DataError."""
+    depth = read_plane(path)
+    if depth.dtype.kind != "f":
+        raise DataError(f"{path}: depth as {depth.dtype}; expected floats, 0 where it is missing")
+    return depth.astype(np.float32)[None]  # (1, H, W)
 
 
 def read_mat(path: Path, name: str) -> NDArray[Any]:

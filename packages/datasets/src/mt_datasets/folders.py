@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.tv_tensors import Image
@@ -45,9 +46,10 @@ class Layout:
     Attributes:
         name: what the layout is called.
         origin: where its files come from, in words.
-        lists: the split lists, with `*` for the split.
+        lists: what names the pictures: the split lists, with `*` for the split, or the pictures themselves.
         pictures: the pictures, with `*` for the name of one.
         annotations: by task.
+        read: function of a picture's path -> (3, H, W) uint8.
     """
 
     name: str
@@ -55,10 +57,17 @@ class Layout:
     lists: str
     pictures: str
     annotations: Mapping[str, Annotation]
+    read: Callable[[Path], NDArray[np.uint8]] = read_picture
 
     def needs(self, task: str) -> tuple[Alternatives, ...]:
         """The files of one picture that `task` is trained on."""
         return ((self.pictures,), *self.annotations[task].files)
+
+    def describe(self, above: str = "") -> str:
+        """What is where, for messages; `above` is what stands between the root and the patterns."""
+        groups = [group for task in self.annotations for group in self.needs(task)]
+        patterns = dict.fromkeys([self.lists, *(pattern for group in groups for pattern in group)])
+        return f"the layout {self.name}: {', '.join(above + pattern for pattern in patterns)}. {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Pictures:
             DataError: if a file is damaged, has another size than its picture, or values that cannot be right.
         """
         name = self.ids[index]
-        image = torch.from_numpy(read_picture(_first(self.root, (self.layout.pictures,), name)))
+        image = torch.from_numpy(self.layout.read(_first(self.root, (self.layout.pictures,), name)))
         labels = {task.name: self._label(task, name, image.shape[-2:]) for task in self.tasks}
         present = {task: label for task, label in labels.items() if label is not None}
         return Sample(name, image.as_subclass(Image), present)
@@ -108,34 +117,52 @@ def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> 
         ConfigError: if there is no such split or task.
         DataError: if `root`, a folder or a file is missing, or the list cannot be used.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
-    if unknown := [task.name for task in tasks if task.name not in layout.annotations]:
-        raise ConfigError(f"unknown task {unknown[0]!r}; {layout.name} has {', '.join(layout.annotations)}")
+    expect_choice(layout, split, tasks)
+    folder = open_root(root, layout.describe())
     listed = _fill(layout.lists, split)
-    folder = _root(layout, root, listed)
-    ids = read_ids(folder / listed)
+    if not (folder / listed).is_file():
+        raise another_root(f"{folder / listed}: no such file", layout.describe())
+    return open_pictures(layout, folder, listed, read_ids(folder / listed), tasks)
+
+
+def open_pictures(layout: Layout, folder: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task]) -> Pictures:
+    """The pictures `ids` that `listed` names, after a look whether every file that `tasks` need is there.
+
+    Raises:
+        DataError: if a folder or a file is missing.
+    """
     _expect_folders(layout, folder, tasks)
     _expect_files(layout, folder, listed, ids, tasks)
     return Pictures(folder, layout, tuple(ids), tuple(tasks))
 
 
-def _root(layout: Layout, root: str, listed: str) -> Path:
-    """The folder `root`, in which at least the list of the split is where the layout has it."""
+def expect_choice(layout: Layout, split: str, tasks: Sequence[Task]) -> None:
+    """Refuse a split or a task that the layout does not have. Raises ConfigError."""
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
+    if unknown := [task.name for task in tasks if task.name not in layout.annotations]:
+        raise ConfigError(f"unknown task {unknown[0]!r}; {layout.name} has {', '.join(layout.annotations)}")
+
+
+def open_root(root: str, expected: str) -> Path:
+    """The folder of a data set, as the user gave it. Raises DataError, saying what is `expected` there."""
     folder = Path(root).expanduser()
     if not root:
-        found = "the folder of the data set is not set"
-    elif not folder.is_dir():
-        found = f"{folder} is no folder"
-    elif not (folder / listed).is_file():
-        found = f"{folder / listed}: no such file"
-    else:
-        return folder
-    groups = [group for task in layout.annotations for group in layout.needs(task)]
-    patterns = dict.fromkeys([layout.lists, *(pattern for group in groups for pattern in group)])
-    raise DataError(
-        f"{found}; set dataset.root=DIR to a folder in the layout {layout.name}: {', '.join(patterns)}. {layout.origin}"
-    )
+        raise another_root("the folder of the data set is not set", expected)
+    if not folder.is_dir():
+        raise another_root(f"{folder} is no folder", expected)
+    return folder
+
+
+def another_root(found: str, expected: str) -> DataError:
+    """What to say of a root that cannot be used: what was found, and the layouts that are expected."""
+    return DataError(f"{found}; set dataset.root=DIR to a folder in {expected}")
+
+
+def contents(folder: Path) -> str:
+    """What a folder holds, for messages: the first few names."""
+    names = sorted(name for name in _names(folder) if not name.startswith("."))
+    return ", ".join([*names[:8], "..."] if len(names) > 8 else names) or "nothing"
 
 
 def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
@@ -169,7 +196,7 @@ def _expect_files(layout: Layout, root: Path, listed: str, ids: Sequence[str], t
         more = ", ..." if len(absent) > 5 else ""
         raise DataError(
             f"{root}: {len(absent)} of the files that {listed} calls for are missing: "
-            f"{', '.join(absent[:5])}{more}; restore them, or take their pictures out of the list"
+            f"{', '.join(absent[:5])}{more}; restore them, or take their pictures out of {listed}"
         )
 
 

@@ -15,7 +15,7 @@ from mt_core.labels import IGNORE
 from mt_core.task import Task
 from mt_core.tasks import Depth, Edges, Normals, Segmentation
 
-from .files import read_classes, read_normals, read_plane
+from .files import read_classes, read_depth, read_normals, read_plane
 from .folders import Annotation, Layout, open_split
 
 _NAMES = """wall, floor, cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, blinds, desk,
@@ -28,13 +28,6 @@ CLASSES = tuple(_NAMES.replace("\n", " ").split(", "))  # of Gupta et al., CVPR 
 def _read_semseg(path: Path) -> NDArray[np.int64]:
     classes = read_classes(path)
     return np.where(classes == 0, IGNORE, classes - 1)
-
-
-def _read_depth(path: Path) -> NDArray[np.float32]:
-    depth = read_plane(path)
-    if depth.dtype.kind != "f":
-        raise DataError(f"{path}: depth as {depth.dtype}; expected floats, metres, 0 where it is missing")
-    return depth.astype(np.float32)[None]  # (1, H, W)
 
 
 def _read_edges(path: Path) -> NDArray[np.float32]:
@@ -51,7 +44,7 @@ LAYOUT = Layout(
     pictures="images/*.jpg",
     annotations={
         "semseg": Annotation((("segmentation/*.png",),), _read_semseg, " (counting from 0, the file from 1)"),
-        "depth": Annotation((("depth/*.npy",),), _read_depth),
+        "depth": Annotation((("depth/*.npy",),), read_depth),
         "normals": Annotation((("normals/*.npy", "normals/*.png"),), read_normals),
         "edges": Annotation((("edge/*.npy",),), _read_edges),
     },

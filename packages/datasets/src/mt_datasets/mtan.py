@@ -1,0 +1,42 @@
+"""Numbered .npy files, the form in which MTAN (Liu et al., CVPR 2019) published NYUv2 and Cityscapes.
+
+`train` and `val` hold one folder of pictures and one of each annotation; files of one picture share a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mt_core.dataset import SPLITS
+from mt_core.task import Task
+
+from .files import read_numbers, read_pixels
+from .folders import Annotation, Layout, Pictures, expect_choice, open_pictures
+
+
+def mtan_layout(origin: str, annotations: Mapping[str, Annotation]) -> Layout:
+    """Where either of its splits keeps its files: `image`, (H, W, 3) uint8 or floats in [0, 1], and `annotations`."""
+    pictures = "image/*.npy"
+    return Layout("MTAN", origin, lists=pictures, pictures=pictures, annotations=annotations, read=read_pixels)
+
+
+def is_mtan(folder: Path) -> bool:
+    """Whether a folder is meant for this layout: it has one of the splits."""
+    return any((folder / split).is_dir() for split in SPLITS)
+
+
+def describe_mtan(layout: Layout) -> str:
+    """What is where, for messages."""
+    return layout.describe(f"{{{','.join(SPLITS)}}}/")
+
+
+def open_mtan(layout: Layout, folder: Path, split: str, tasks: Sequence[Task]) -> Pictures:
+    """The pictures of a split in the order of their numbers, after a look whether `tasks` have all their files.
+
+    Raises:
+        ConfigError: if there is no such split or task.
+        DataError: if a folder or a file is missing, or a picture has no number.
+    """
+    expect_choice(layout, split, tasks)
+    return open_pictures(layout, folder / split, layout.lists, read_numbers(folder / split / "image"), tasks)
