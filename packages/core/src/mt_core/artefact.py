@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from .build import Built, Entry, ModelSpec, build
 from .errors import CheckpointError, MTError
@@ -30,7 +30,7 @@ CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", 
 LARGEST_JSON = 4 << 20  # bytes; a description is a few kilobytes
 
 
-def trained_state(model: MultiTaskModel) -> dict[str, Tensor]:
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Every trainable parameter and every persistent buffer (batch norm's statistics), by name."""
     trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     persistent = model.state_dict().keys()
@@ -38,7 +38,7 @@ def trained_state(model: MultiTaskModel) -> dict[str, Tensor]:
     return {**trainable, **buffers}
 
 
-def load_trained(model: MultiTaskModel, state: Mapping[str, Tensor], source: str) -> None:
+def load_trained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Put a trained state into a model built from the same description.
 
     Raises:

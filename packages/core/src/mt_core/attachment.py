@@ -20,11 +20,20 @@ class Attachment:
     Attributes:
         tasks: every task, in the user's order.
         layouts: path of a site -> the streams after it when all tasks run.
+        replaced: paths of the sites where a module of the adapter stands.
         taps: path of a tap -> the streams it hands out for the tasks that are selected.
     """
 
-    def __init__(self, encoder: Encoder, sites: Sequence[Site], layouts: dict[str, Streams], tasks: tuple[str, ...]):
+    def __init__(
+        self,
+        encoder: Encoder,
+        sites: Sequence[Site],
+        layouts: dict[str, Streams],
+        tasks: tuple[str, ...],
+        replaced: Sequence[str],
+    ) -> None:
         self.encoder, self.sites, self.layouts, self.tasks = encoder, sites, layouts, tasks
+        self.replaced = tuple(replaced)
         self.sources = _sources(sites)
         self.select(tasks)
 
@@ -89,47 +98,57 @@ def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachme
 
     Raises:
         PluginError: if the adapter answers a site with something that cannot stand there, or forks streams in a way
-            that cannot be (merging two, serving a task twice), naming the site.
+            that cannot be (merging two, serving a task twice, losing one), naming the site; or if the encoder lists
+            its sites wrongly.
     """
     encoder.requires_grad_(False)
     layouts, sites = {"": Streams.trunk(tasks)}, list[Site]()
-    previous, taken, stands_for = "", "", dict[str, str]()
+    previous, replaced, stands_for = "", list[str](), dict[str, str]()
     for listed in encoder.sites():
-        if taken and listed.path.startswith(taken + "."):
-            stands_for[listed.path] = taken  # hidden: whoever reads it reads what stands in its place
+        if replaced and listed.path.startswith(replaced[-1] + "."):
+            stands_for[listed.path] = replaced[-1]  # hidden: whoever reads it reads what stands in its place
             continue
         reads = previous if listed.reads is None else stands_for.get(listed.reads, listed.reads)
+        if reads not in layouts:
+            raise PluginError(f"{type(encoder).__name__}: {listed.path} reads {reads!r}, which is no site before it")
         site = replace(listed, reads=reads)
+        before = encoder.get_submodule(site.path)
         try:
-            after, replaced = _place(adapter, encoder, site, layouts[reads], layouts[previous])
+            layouts[site.path] = _place(adapter, encoder, site, layouts[reads], layouts[previous])
         except ValueError as error:
             raise PluginError(f"{type(adapter).__name__} at {site.path} ({site.role}): {error}") from error
-        layouts[site.path], previous = after, site.path
-        taken = site.path if replaced else taken
+        if encoder.get_submodule(site.path) is not before:
+            replaced.append(site.path)
+        previous = site.path
         sites.append(site)
-    return Attachment(encoder, sites, layouts, tuple(tasks))
+    return Attachment(encoder, sites, layouts, tuple(tasks), replaced)
 
 
-def _place(adapter: Adapter, encoder: Encoder, site: Site, before: Streams, beside: Streams) -> tuple[Streams, bool]:
-    """Ask about one site and put the answer there: the streams after it, and whether it was replaced."""
+def _place(adapter: Adapter, encoder: Encoder, site: Site, before: Streams, beside: Streams) -> Streams:
+    """Ask about one site and put the answer there: the streams after it."""
     module = encoder.get_submodule(site.path)
     if isinstance(module, Join):
-        return module.meet(before, beside), False
+        return module.meet(before, beside)
     if isinstance(module, Tap):
-        return before.carried, False
+        return before.carried
     answer = adapter.adapt(site, module, before)
     if answer is None:
-        return before, False
+        return before
     if not isinstance(answer, nn.Module):
         raise PluginError(
-            f"{type(adapter).__name__} answered site {site.path} with {type(answer).__name__}; "
+            f"{type(adapter).__name__} answered site {site.path} with {answer!r}; "
             f"expected a module, the site's own module, or None"
         )
     if answer is module:
         module.requires_grad_(True)
-        return before, False
+        return before
     put(encoder, site.path, answer)
-    return getattr(answer, "full_after", before), True
+    if not isinstance(answer, StreamModule):
+        return before
+    if answer.full_before != before:
+        raise ValueError(f"{type(answer).__name__} was made for the streams {answer.full_before}, but {before} arrive")
+    before.check_fork(answer.full_after)
+    return answer.full_after
 
 
 def put(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -76,6 +76,10 @@ class Backbone(ABC):
             CheckpointError: if they cannot be read or belong to another model.
         """
 
+    def usual_decoder(self) -> str:
+        """The name of the decoder that suits it, which `decoder=auto` takes."""
+        return "hrnet"
+
     @classmethod
     @abstractmethod
     def miniature(cls) -> tuple[Encoder, Tensor]:

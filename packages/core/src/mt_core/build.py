@@ -57,6 +57,8 @@ class ModelSpec:
         Raises:
             ConfigError: if a field is missing, unknown or of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"model description: expected an object, found {type(values).__name__}")
         plain = dict(values)
         for kind in ("backbone", "adapter", "decoder"):
             if not isinstance(plain.get(kind), Mapping):

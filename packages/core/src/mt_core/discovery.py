@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pkgutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import EntryPoint, distributions
+from typing import cast
 
 import pluggy
 
@@ -35,10 +36,8 @@ class Registry(Mapping[str, type]):
         if name not in self._found:
             raise ConfigError(self.missing(name))
         found, source = self._found[name]
-        if not isinstance(found, str):
-            return found
         try:
-            loaded = pkgutil.resolve_name(found)
+            loaded = pkgutil.resolve_name(found) if isinstance(found, str) else found
         except Exception as error:
             raise PluginError(
                 f"{self.kind[:-1]} {name!r} of {source} cannot be imported from {found}: "
@@ -82,7 +81,7 @@ class Plugins:
         self.manager, self.hook, self.sources = manager, manager.hook, dict(sources)
 
     def registry(self, kind: str) -> Registry:
-        """Everything of one kind that the plugins contribute.
+        """Everything of one kind that the plugins contribute. One whose hook fails is left out with a warning.
 
         Raises:
             PluginError: if two of them contribute the same name.
@@ -90,14 +89,23 @@ class Plugins:
         found: dict[str, tuple[type | str, str]] = {}
         for implementation in getattr(self.hook, f"mt_{kind}").get_hookimpls():
             source = self.sources.get(implementation.plugin_name, implementation.plugin_name)
-            for name, cls in implementation.function().items():
+            for name, cls in self._ask(implementation, source).items():
                 if name in found:
                     raise PluginError(
                         f"{kind[:-1]} {name!r} comes from both {found[name][1]} and {source}; "
-                        f"uninstall one, or leave one out with MT_BLOCK=NAME"
+                        f"uninstall one, or leave this one out with MT_BLOCK={implementation.plugin_name}"
                     )
                 found[name] = cls, source
         return Registry(kind, found)
+
+    def _ask(self, implementation: pluggy.HookImpl, source: str) -> dict[str, type | str]:
+        """What one plugin contributes; whatever goes wrong in it, the others work on."""
+        try:
+            return dict(cast(Mapping[str, type | str], implementation.function()).items())
+        except Exception as error:  # noqa: BLE001
+            self.manager.unregister(name=implementation.plugin_name)
+            _warn_left_out(implementation.plugin_name, source, error)
+            return {}
 
 
 def load(entry_points: bool = True) -> Plugins:
@@ -112,23 +120,22 @@ def load(entry_points: bool = True) -> Plugins:
     manager.add_hookspecs(hookspecs)
     sources: dict[str, str] = {}
     blocked = {name.strip() for name in os.environ.get("MT_BLOCK", "").split(",")}
-    for dist in _unique(distributions()) if entry_points else ():
-        for entry in dist.entry_points.select(group=hookspecs.PROJECT):
-            if entry.name in blocked:
-                continue
-            source = f"{dist.metadata['Name']} {dist.version}"
-            try:
-                manager.register(entry.load(), entry.name)
-            except Exception as error:  # noqa: BLE001 - whatever a stranger's import does, the others work on
-                warnings.warn(
-                    f"plugin {entry.name!r} of {source} is left out: {type(error).__name__}: {error}", stacklevel=2
-                )
-            else:
-                sources[entry.name] = source
+    for entry, source in _installed() if entry_points else ():
+        if entry.name in blocked:
+            continue
+        try:
+            _register(manager, entry)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's import does, the others work on
+            _warn_left_out(entry.name, source, error)
+        else:
+            sources[entry.name] = source
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{error}; a plugin implements a hook that mt-core does not have (misspelt?)") from error
+        raise PluginError(
+            f"{error}; a plugin implements a hook that mt-core does not have (misspelt?): "
+            f"mend it, or leave it out with MT_BLOCK=NAME"
+        ) from error
     return Plugins(manager, sources)
 
 
@@ -143,10 +150,27 @@ def registry(kind: str) -> Registry:
     return plugins().registry(kind)
 
 
-def _unique(found: Iterable[Distribution]) -> Iterator[Distribution]:
-    """Each dist once: an editable install may be listed twice on the path."""
+def _installed() -> Iterator[tuple[EntryPoint, str]]:
+    """Every plugin and the dist it is from. Each dist once: an editable install may be listed twice on the path."""
     seen = set()
-    for dist in found:
-        if (name := dist.metadata["Name"]) not in seen:
+    for dist in distributions():
+        entries = dist.entry_points.select(group=hookspecs.PROJECT)
+        if entries and (name := dist.metadata["Name"]) not in seen:
             seen.add(name)
-            yield dist
+            yield from ((entry, f"{name} {dist.version}") for entry in entries)
+
+
+def _register(manager: pluggy.PluginManager, entry: EntryPoint) -> None:
+    """Wholly or not at all: where one hook has the wrong arguments, pluggy has registered those before it already."""
+    if manager.has_plugin(entry.name):
+        raise ValueError(f"another plugin is called {entry.name!r} too; its author must rename its entry point")
+    try:
+        manager.register(entry.load(), entry.name)
+    except Exception:
+        if manager.has_plugin(entry.name):
+            manager.unregister(name=entry.name)
+        raise
+
+
+def _warn_left_out(name: str, source: str, error: Exception) -> None:
+    warnings.warn(f"plugin {name!r} of {source} is left out: {type(error).__name__}: {error}", stacklevel=3)

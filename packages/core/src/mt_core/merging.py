@@ -40,7 +40,7 @@ def merge(attachment: Attachment, task: str) -> Merged:
     if task not in attachment.tasks:
         raise ValueError(f"cannot merge task {task!r}: attached for {list(attachment.tasks)}")
     encoder = copy.deepcopy(attachment.encoder)
-    folded = {path: _fold(encoder, path, module, task) for path, module in _added(encoder)}
+    folded = {path: _fold(encoder, path, task) for path in attachment.replaced}
     attach(Frozen(), encoder, [task])
     return Merged(encoder, tuple(folded), max(folded.values(), default=0.0))
 
@@ -51,27 +51,30 @@ def fold_shared(attachment: Attachment) -> tuple[str, ...]:
     Returns:
         The paths that were folded.
     """
-    folded = []
-    for path, module in _added(attachment.encoder):
-        if not isinstance(module, StreamModule) and module.delta(attachment.tasks[0]) is not None:
-            _fold(attachment.encoder, path, module, attachment.tasks[0])
-            folded.append(path)
-    return tuple(folded)
+    encoder, task = attachment.encoder, attachment.tasks[0]
+    modules = {path: encoder.get_submodule(path) for path in attachment.replaced}
+    folded = tuple(path for path, module in modules.items() if _is_shared_delta(module, task))
+    for path in folded:
+        _fold(encoder, path, task)
+    attachment.replaced = tuple(path for path in modules if path not in folded)
+    return folded
 
 
-def _added(encoder: nn.Module) -> list[tuple[str, SiteModule]]:
-    return [(path, module) for path, module in encoder.named_modules() if isinstance(module, SiteModule)]
+def _is_shared_delta(module: nn.Module, task: str) -> bool:
+    return isinstance(module, SiteModule) and not isinstance(module, StreamModule) and module.delta(task) is not None
 
 
 @torch.no_grad()
-def _fold(encoder: nn.Module, path: str, module: SiteModule, task: str) -> float:
+def _fold(encoder: nn.Module, path: str, task: str) -> float:
     """Put the base back with its delta; the largest change. Summed in float64, so that rounding happens once."""
-    delta, weight = module.delta(task), getattr(module.base, "weight", None)
+    module = encoder.get_submodule(path)
+    delta = module.delta(task) if isinstance(module, SiteModule) else None
+    weight = getattr(getattr(module, "base", None), "weight", None)
     if delta is None or weight is None:
         raise MergeError(
             f"{type(module).__name__} at {path} cannot be merged for task {task!r}: "
-            f"{module.unmergeable or 'it is not a change of weight'}"
+            f"{getattr(module, 'unmergeable', '') or 'it is not a change of weight'}"
         )
     weight.copy_(weight.double() + delta.double())
-    put(encoder, path, module.base)
+    put(encoder, path, module.get_submodule("base"))
     return float(delta.abs().max())

@@ -13,6 +13,7 @@ from .attachment import attach
 from .backbone import Encoder
 from .dataset import Batch
 from .decoder import Decoder
+from .errors import ConfigError
 from .task import Task
 
 
@@ -80,6 +81,9 @@ class Objective(nn.Module):
         weights: weight of a task's loss, by task name; a task that is not named has its kind's usual weight.
         normalise: divide by the sum of the weights (ToRA, eq. 6).
         penalty: weight of the adapter's regulariser.
+
+    Raises:
+        ConfigError: if `weights` names a task that the model has not, or all weights are 0.
     """
 
     def __init__(
@@ -87,7 +91,11 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        if unknown := sorted(weights.keys() - model.tasks.keys()):
+            raise ConfigError(f"weights name task {unknown[0]!r}; the model has {', '.join(model.tasks)}")
         every = {name: float(weights.get(name, task.weight)) for name, task in model.tasks.items()}
+        if not any(every.values()):
+            raise ConfigError(f"the weights of all losses are 0 ({', '.join(every)}): nothing would be trained")
         total = sum(every.values()) if normalise else 1.0
         self.weights = {name: weight / total for name, weight in every.items()}
         self.penalty_weight = penalty

@@ -83,7 +83,7 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: list[Any] 
 def _convert_enum(hint: type[Enum], value: Any, where: str) -> Enum:
     if isinstance(value, hint):
         return value
-    if value not in hint.__members__:
+    if not isinstance(value, str) or value not in hint.__members__:
         raise ConfigError(f"{where}={value!r}: expected one of {', '.join(hint.__members__)}")
     return hint[value]
 

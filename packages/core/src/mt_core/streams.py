@@ -81,9 +81,7 @@ class Streams(Sequence[Stream]):
             ValueError: if a group takes tasks from two streams (which would merge them), or a task is in no group.
         """
         children = Streams((*(Stream(tuple(group)) for group in groups), *self.sides))
-        self.parents(children)
-        if lost := set(self.carried.tasks) - set(children.carried.tasks):
-            raise ValueError(f"{sorted(lost)} are in no group of {children}: a split of {self} must place every task")
+        self.check_fork(children)
         return children
 
     def with_sides(self) -> Streams:
@@ -118,10 +116,24 @@ class Streams(Sequence[Stream]):
         """For every child, the index of the stream it descends from."""
         return tuple(self.parent(child) for child in children)
 
+    def check_fork(self, children: Streams) -> None:
+        """Refuse what this cannot fork into.
+
+        Raises:
+            ValueError: if a child descends from no stream, or a task or a side stream is lost on the way.
+        """
+        self.parents(children)
+        if lost := [task for task in self.carried.tasks if task not in children.carried.tasks]:
+            raise ValueError(f"{', '.join(lost)} would be lost between {self} and {children}: place every task")
+        if left := [str(stream) for stream in self.sides if stream not in children]:
+            raise ValueError(
+                f"{', '.join(left)} cannot leave between {self} and {children}: side streams leave at a tap"
+            )
+
     def forks_into(self, children: Streams) -> bool:
-        """Whether every one of `children` descends from a stream of this."""
+        """Whether `children` is this, further forked or as it is."""
         try:
-            self.parents(children)
+            self.check_fork(children)
         except ValueError:
             return False
         return True

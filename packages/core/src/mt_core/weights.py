@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ from torch import Tensor, nn
 
 from .discovery import plugins
 from .errors import CheckpointError
-
-# what torch, zipfile and safetensors raise on a file that is damaged or of another kind
-UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile, safetensors.SafetensorError)
 
 
 def read_state(uri: str) -> dict[str, Tensor]:
@@ -34,15 +30,16 @@ def read_state(uri: str) -> dict[str, Tensor]:
         raise CheckpointError(f"checkpoint {uri}: no such file, and no plugin knows it; give a weights file")
     try:
         state = _read(path)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
+        # torch's reader meets a damaged file with errors of a dozen types, and advises to load it unsafely
+        if foreign := re.search(r"\bGLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"checkpoint {path}: refused, it holds more than tensors or is damaged ({foreign[1]}), and "
+                f"unpickling it could run code; re-save it as safetensors or as a plain state dict"
+            ) from error
         raise CheckpointError(
-            f"checkpoint {path}: refused, it holds more than tensors (unpickling it could run code); "
-            f"re-save it as safetensors or as a plain state dict: {str(error).splitlines()[0]}"
-        ) from error
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read, it is truncated or not a weights file: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read, it is truncated or not a weights file "
+            f"({type(error).__name__})"
         ) from error
     return _tensors(state, path)
 
@@ -90,10 +87,14 @@ def _tensors(state: Any, path: Path) -> dict[str, Tensor]:
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_named_tensor, state.items())):
         found = type(state).__name__
         raise CheckpointError(f"checkpoint {path}: expected a state dict of names and tensors, found {found}")
     return state
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def _some(names: list[str]) -> str:
