@@ -43,7 +43,7 @@ def report_memory(build: Callable[[], Step]) -> None:
 
 
 def kernel_says(field: str) -> float:
-    """Memory of this process, MiB: VmRSS now, VmHWM at its highest (unlike `ru_maxrss`, not inherited from a parent)."""
+    """Memory of this process, MiB: VmRSS now, VmHWM at its highest (`ru_maxrss` would be inherited)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 

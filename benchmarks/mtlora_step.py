@@ -11,7 +11,8 @@ loop in trunk   the equations transcribed plainly, the trunk once, a Python loop
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -111,18 +112,19 @@ def transcription(encoder: Any, images: Tensor, tasks: tuple[str, ...]) -> dict[
 
 
 def low_rank(layer: Any, x: Tensor) -> Tensor:
-    return layer.base(x) + layer.scale * (layer.dropout(x) @ layer.a.T @ layer.b.T)
+    return cast(Tensor, layer.base(x) + layer.scale * (layer.dropout(x) @ layer.a.T @ layer.b.T))
 
 
 def special(block: Any, x: Tensor, attended: Tensor, n: Tensor, h: Tensor, task: str) -> Tensor:
     """One task's way through the last block of a stage."""
 
     def layer(site: TaskLoRA, common: Tensor, mine: Tensor) -> Tensor:
-        return site.base(common) + site.scale * (site.dropout(mine) @ site.task_a[task].T @ site.task_b[task].T)
+        update = site.dropout(mine) @ site.task_a[task].T @ site.task_b[task].T
+        return cast(Tensor, site.base(common) + site.scale * update)
 
     a = x + block.drop_path1(windows_to_map(layer(block.attn.proj, attended, attended), block, x))
     hidden = F.gelu(layer(block.mlp.fc1, n, block.norm2(a)))
-    return a + block.drop_path2(layer(block.mlp.fc2, h, hidden))
+    return cast(Tensor, a + block.drop_path2(layer(block.mlp.fc2, h, hidden)))
 
 
 def attend(block: Any, x: Tensor) -> Tensor:
@@ -133,16 +135,16 @@ def attend(block: Any, x: Tensor) -> Tensor:
     scores = q @ k.mT * q.shape[-1] ** -0.5 + attention.bias()
     if block.mask is not None:
         scores = (scores.unflatten(0, (-1, len(block.mask))) + block.mask[:, None]).flatten(0, 1)
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return cast(Tensor, (scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 def windows_to_map(windows: Tensor, block: Any, like: Tensor) -> Tensor:
     x = window_reverse(windows.unflatten(1, block.window), block.window, *like.shape[1:3])
-    return torch.roll(x, block.shift, dims=(1, 2))
+    return torch.roll(x, list(block.shift), dims=(1, 2))
 
 
 NAMES = tuple(task.name for task in TASKS)
-VARIANTS = {
+VARIANTS: dict[str, Callable[[], Step]] = {
     "ours": lambda: whole_step(MTLoRA(rank=64)),
     "frozen": lambda: whole_step(Frozen()),
     "pass per task": lambda: plain_step([(name,) for name in NAMES]),
