@@ -131,7 +131,7 @@ def gmacs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, float
         model: on any device; it is left as it was.
         image_size: (height, width) it was built for.
     """
-    shapes = _shapes_of(model).eval()
+    shapes = _shapes_of(model).eval().requires_grad_(False)  # the counter's own hooks trip over trainable arguments
     rules = {module: rule for module in shapes.modules() if (rule := _rule(module))}
     published: list[int] = []
 
