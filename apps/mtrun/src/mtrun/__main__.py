@@ -1,0 +1,5 @@
+"""`python -m mtrun`."""
+
+from .cli import main
+
+raise SystemExit(main())

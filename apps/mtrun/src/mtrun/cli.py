@@ -1,0 +1,124 @@
+"""The command line: which verb, what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from mt_core.errors import ConfigError, MTError
+
+from . import signals
+from .results import Result
+from .verbs import VERBS, Verb
+
+DEFAULT = "train"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code.
+
+    0 done, 1 a bug of ours, 2 configuration, 3 data, 4 checkpoint, 5 loss or gradient not finite, 6 plugin,
+    130 interrupted, 143 terminated.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    try:
+        with signals.raising():
+            return _run(words, as_json)
+    except MTError as error:
+        return _failed(error, error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return _failed(KeyboardInterrupt("interrupted"), 130, as_json)
+    except signals.Terminated as error:
+        return _failed(error, error.exit_code, as_json)
+    except SystemExit as error:  # Hydra has printed something: what it was asked for, or what is wrong with a flag
+        return _failed(ConfigError("a flag cannot be read; mtrun --help lists them"), 2, as_json) if error.code else 0
+    except Exception as error:  # noqa: BLE001 - a bug: everything about it is printed
+        traceback.print_exc()
+        return _failed(error, 1, as_json)
+
+
+def _run(words: list[str], as_json: bool) -> int:
+    name, rest = _verb(words)
+    if "--help" in rest or "-h" in rest:
+        from . import help
+
+        print(help.of(name) if words[0] == name else help.overview())  # noqa: T201 - the result
+        return 0
+    from .terminal import logging_to_stderr
+
+    # A library that prints must not spoil the one JSON object.
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    results: list[Result] = []
+    with logging_to_stderr():
+        with quiet:
+            _command(name, VERBS[name], rest, results, as_json)
+        if as_json:
+            _print_json([result.value for result in results])
+    return 0
+
+
+def _verb(words: list[str]) -> tuple[str, list[str]]:
+    """The verb, and the words after it."""
+    if not words or words[0].startswith(("-", "+", "~")) or "=" in words[0]:
+        return DEFAULT, words
+    if words[0] not in VERBS:
+        guess = get_close_matches(words[0], VERBS, n=1)
+        hint = f"did you mean {guess[0]!r}? " if guess else ""
+        raise ConfigError(f"unknown verb {words[0]!r}; {hint}expected one of {', '.join(VERBS)}, or KEY=VALUE")
+    return words[0], words[1:]
+
+
+def _command(name: str, verb: Verb, rest: list[str], results: list[Result], as_json: bool) -> None:
+    """Run the verb once, or for every configuration of a sweep; results are shown as they come."""
+
+    def keep(result: Result) -> None:
+        results.append(result)
+        if not as_json:
+            from .terminal import console
+
+            result.show(console(sys.stdout))
+
+    if not verb.config:
+        keep(verb.load()(rest))
+        return
+    from . import config
+    from .compose import compose, is_printing, value_of
+    from .runs import read_config
+    from .source import Root
+
+    if as_json and is_printing(rest):
+        raise ConfigError("--json prints a result; leave it away to see the configuration")
+    cls, saved = getattr(config, verb.config), {}
+    if verb.resumes and not is_printing(rest):
+        checkpoint = value_of(rest, "checkpoint")
+        if not checkpoint:
+            raise ConfigError(f"checkpoint is needed: a run's folder or an artefact; give mtrun {name} checkpoint=RUN")
+        saved = read_config(str(checkpoint))
+
+    def job(values: dict[str, Any]) -> None:
+        keep(verb.load()(config.typed(cls, values), values))
+
+    compose(Root(name, cls, saved), rest, job)
+
+
+def _print_json(values: list[dict[str, Any]]) -> None:
+    value = values[0] if len(values) == 1 else {"runs": values}
+    print(json.dumps(value, allow_nan=False))  # noqa: T201 - the result
+
+
+def _failed(error: BaseException, code: int, as_json: bool) -> int:
+    """One message on stderr, and as JSON on stdout where that was asked for."""
+    logging.getLogger(__name__).debug("exit code %d", code, exc_info=error)
+    print(f"mtrun: error: {error}", file=sys.stderr)  # noqa: T201 - logging is closed by now
+    if as_json:
+        found = {"type": type(error).__name__, "message": str(error), "exit_code": code}
+        print(json.dumps({"error": found}))  # noqa: T201 - the result
+    return code

@@ -1,0 +1,176 @@
+"""Which pictures a step sees, and how they get there. Both are functions of the seed and the step alone.
+
+The number of workers changes nothing, and a run that is taken up at step k sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mt_core.augment import Transform, seeded
+from mt_core.dataset import Batch, Sample, Samples, collate
+from mt_core.errors import MTError
+from mt_core.task import Task
+
+from .recipe import RunningOptions
+
+Key = tuple[int, int]  # place in the stream of training pictures, index in the data set
+
+UNLIMITED = 1 << 22  # so many pictures are drawn at random instead of permuted
+_ORDER, _AUGMENTATION, _MODEL = 0, 1, 2  # keep the uses of a seed apart
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless stream of training pictures: one permutation after the other.
+
+    Attributes:
+        count: pictures in the data set; from `UNLIMITED` on they are drawn independently.
+        seed: of the permutations.
+    """
+
+    count: int
+    seed: int
+
+    def __getitem__(self, position: int) -> int:
+        """The index of the picture at a place in the stream."""
+        epoch, place = divmod(position, self.count)
+        if self.count >= UNLIMITED:
+            return _number(self.seed, _ORDER, position) % self.count
+        return int(_permutation(self.count, self.seed, epoch)[place])
+
+    def batch(self, number: int, size: int) -> list[Key]:
+        """The keys of a batch."""
+        return [(position, self[position]) for position in range(number * size, (number + 1) * size)]
+
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=seeded(seed, _ORDER, epoch))
+
+
+def derived_seed(seed: int, step: int) -> int:
+    """The seed of what is random inside the model at a step: dropout, stochastic depth."""
+    return _number(seed, _MODEL, step) >> 1
+
+
+def _number(*key: int) -> int:
+    """64 random bits that follow from a key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error that travels from a worker in the place of what was asked for, so that its message stays whole."""
+
+    error: MTError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples, transformed; the chance of a transform follows from the seed and the key."""
+
+    samples: Samples
+    transform: Transform
+    seed: int
+
+    def __getitem__(self, key: Key) -> Sample | Failure:
+        position, index = key
+        try:
+            return self.transform(self.samples[index], seeded(self.seed, _AUGMENTATION, position, index))
+        except MTError as error:
+            return Failure(error)
+
+
+def training_batches(
+    samples: Samples,
+    transform: Transform,
+    tasks: Sequence[Task],
+    options: RunningOptions,
+    seed: int,
+    device: torch.device,
+    numbers: range,
+) -> Generator[Batch, None, None]:
+    """The batches with these numbers, in order. Close it: workers end with it, not with the process.
+
+    Raises:
+        DataError: if a picture or a label cannot be used.
+    """
+    order = Order(len(samples), seed)
+    keys = (order.batch(number, options.batch_size) for number in numbers)
+    return _load(Prepared(samples, transform, seed), keys, tasks, options, device)
+
+
+def evaluation_batches(
+    samples: Samples,
+    transform: Transform,
+    tasks: Sequence[Task],
+    options: RunningOptions,
+    device: torch.device,
+) -> Generator[Batch, None, None]:
+    """Every picture once, in order; or the first `options.eval_batches` batches. Close it, as the training batches.
+
+    Raises:
+        DataError: if a picture or a label cannot be used.
+    """
+    size, count = options.batch_size, len(samples)
+    if options.eval_batches is not None:
+        count = min(count, options.eval_batches * size)
+    keys = ([(i, i) for i in range(start, min(start + size, count))] for start in range(0, count, size))
+    return _load(Prepared(samples, transform, 0), keys, tasks, options, device)
+
+
+def worker_count(options: RunningOptions) -> int:
+    """How many processes read pictures."""
+    return min(4, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
+
+
+def _load(
+    prepared: Prepared, keys: Iterator[list[Key]], tasks: Sequence[Task], options: RunningOptions, device: torch.device
+) -> Generator[Batch, None, None]:
+    loader: DataLoader[Batch | Failure] = DataLoader(
+        prepared,  # type: ignore[arg-type]  # a mapping from keys to samples
+        batch_sampler=_Keys(keys),
+        num_workers=worker_count(options),
+        collate_fn=partial(_collate, tasks=tuple(tasks)),
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals_alone,
+    )
+    for batch in loader:
+        if isinstance(batch, Failure):
+            raise batch.error
+        yield batch
+
+
+class _Keys:
+    """Lists of keys, as `DataLoader` wants them: iterated once."""
+
+    def __init__(self, keys: Iterator[list[Key]]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.keys
+
+
+def _collate(items: Sequence[Sample | Failure], tasks: Sequence[Task]) -> Batch | Failure:
+    samples = []
+    for item in items:
+        if isinstance(item, Failure):
+            return item
+        samples.append(item)
+    return collate(samples, tasks)
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """The main process decides when to stop; a signal to the whole group must not end the workers first."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,62 @@
+"""The contract of an engine: what computes a training step. The loop around it is written once, in `training`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mt_core.discovery import Registry
+
+from . import __version__
+from .recipe import TrainerOptions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mt_core.dataset import Batch
+    from mt_core.model import Objective
+
+ENGINES = Registry("engines", {"torch": ("mtrun.torch_engine:TorchEngine", f"mtrun {__version__}")})
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did.
+
+    Attributes:
+        losses: of each task, and "penalty" where the adapter has a regulariser; not weighted.
+        norm: of the gradient, before clipping.
+    """
+
+    losses: dict[str, float]
+    norm: float
+
+
+@dataclass
+class Engine(ABC):
+    """Computes steps and keeps what they need. Subclasses are dataclasses: their fields are their options."""
+
+    @abstractmethod
+    def prepare(self, objective: Objective, options: TrainerOptions, device: torch.device) -> None:
+        """Make ready to train the objective's model, which is on `device`. Called once."""
+
+    @abstractmethod
+    def step(self, step: int, batches: Sequence[Batch], rate: float) -> StepResult:
+        """Take one optimiser step at a learning rate, on gradients averaged over batches.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is not finite, naming task, step and pictures. Nothing has
+                changed then, neither a parameter nor a statistic of the norms.
+        """
+
+    @abstractmethod
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, the model has the weights that are evaluated and saved: the average, where one is kept."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The trained state that an artefact holds (see `mt_core.artefact.trained_state`), averaged where it is."""

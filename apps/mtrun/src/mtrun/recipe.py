@@ -1,0 +1,160 @@
+"""The recipe: how a model is run and trained. Nothing heavy is imported: `--help` reads these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import Any
+
+from mt_core.errors import ConfigError
+
+
+class Precision(StrEnum):
+    """Of the arithmetic; parameters stay in single precision."""
+
+    fp32 = auto()
+    bf16 = auto()
+
+
+class Optimizer(StrEnum):
+    """AdamW decays weights apart from the gradient, Adam through it."""
+
+    adamw = auto()
+    adam = auto()
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls after warm-up."""
+
+    cosine = auto()
+    linear = auto()
+    constant = auto()
+
+
+@dataclass
+class LossOptions:
+    """What training minimises.
+
+    Attributes:
+        weights: weight of a task's loss, by task: loss.weights.depth=2; others have their kind's usual weight.
+        names: which loss trains a task, by task: loss.names.normals=cosine; others have their kind's first.
+        normalise: divide by the sum of the weights.
+        penalty: weight of the adapter's regulariser, where it has one.
+    """
+
+    weights: dict[str, float] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    normalise: bool = False
+    penalty: float = 1.0
+
+
+@dataclass
+class RunningOptions:
+    """How a model is run.
+
+    Attributes:
+        device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+        precision: fp32 or bf16 (autocast).
+        batch_size: pictures at a time.
+        workers: processes that read pictures; null: one less than the processors, at most 4.
+        eval_batches: evaluate on the first so many batches only; null: on all pictures.
+    """
+
+    device: str = "auto"
+    precision: Precision = Precision.fp32
+    batch_size: int = 8
+    workers: int | None = None
+    eval_batches: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("trainer", self, batch_size=1, workers=0, eval_batches=1)
+
+
+@dataclass
+class TrainerOptions(RunningOptions):
+    """How a model is trained.
+
+    Attributes:
+        max_steps: optimiser steps; null: as many as `epochs` takes, or 1000. With both, the fewer.
+        epochs: passes over the training pictures.
+        accumulate: batches whose gradients one step averages.
+        tasks_per_pass: tasks that go through the encoder together; null: all. Fewer need less memory and give the
+            same gradients in more time.
+        optimizer: adamw or adam.
+        lr: the highest learning rate. It is not scaled with the batch: the paper's rule, 5e-4 * batch / 512, is
+            written out in the experiments.
+        weight_decay: of matrices and kernels; biases, norms and position tables are never decayed.
+        betas: Adam's.
+        schedule: cosine, linear or constant, after warm-up.
+        warmup: the share of all steps in which the rate rises linearly.
+        min_lr: where the rate ends.
+        clip: largest norm of the gradient; null: not clipped.
+        ema: decay of an average of the weights, which is what is evaluated and saved; null: none.
+        eval_before: evaluate the untrained model too, for comparison.
+        eval_every: steps between evaluations; null: a tenth of the run.
+        log_every: steps between logged lines.
+        panels: how many pictures are drawn with their labels and predictions at each evaluation.
+        checkpointing: recompute activations of the encoder instead of keeping them.
+        compile: compile the model with torch.compile.
+    """
+
+    max_steps: int | None = None
+    epochs: int | None = None
+    accumulate: int = 1
+    tasks_per_pass: int | None = None
+    optimizer: Optimizer = Optimizer.adamw
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = Schedule.cosine
+    warmup: float = 0.05
+    min_lr: float = 0.0
+    clip: float | None = 5.0
+    ema: float | None = None
+    eval_before: bool = True
+    eval_every: int | None = None
+    log_every: int = 10
+    panels: int = 4
+    checkpointing: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("trainer", self, max_steps=1, epochs=1, accumulate=1, tasks_per_pass=1, eval_every=1, log_every=1)
+        _at_least("trainer", self, lr=0, weight_decay=0, min_lr=0, panels=0)
+        for name, limit in (("warmup", 1.0), ("ema", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise ConfigError(f"trainer.{name}={value}: expected a number from 0 to below {limit:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"trainer.betas={list(self.betas)}: expected two numbers from 0 to below 1")
+        if self.clip is not None and not self.clip > 0:
+            raise ConfigError(f"trainer.clip={self.clip}: expected a number above 0, or null for no clipping")
+        if self.min_lr > self.lr:
+            raise ConfigError(f"trainer.min_lr={self.min_lr} is above trainer.lr={self.lr}; lower it")
+
+
+@dataclass
+class AugmentOptions:
+    """How training pictures and their labels are varied.
+
+    Attributes:
+        enabled: false: pictures are only resized.
+        flip: mirror half of them; null: as the data set's protocol does.
+        rotation: largest angle in degrees; null: as the data set's protocol does.
+        zoom: lowest and highest factor; null: as the data set's protocol does.
+        jitter: strength of changes of brightness, contrast and saturation, 0 to 1.
+    """
+
+    enabled: bool = True
+    flip: bool | None = None
+    rotation: float | None = None
+    zoom: tuple[float, float] | None = None
+    jitter: float = 0.0
+
+
+def _at_least(where: str, options: Any, **lowest: float) -> None:
+    for name, bound in lowest.items():
+        value = getattr(options, name)
+        if value is not None and not value >= bound:
+            raise ConfigError(f"{where}.{name}={value}: expected at least {bound:g}")

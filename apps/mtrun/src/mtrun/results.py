@@ -1,0 +1,23 @@
+"""What a command gives back: one value for machines, one view for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a command.
+
+    Attributes:
+        value: what `--json` prints.
+        show: prints it for a person.
+    """
+
+    value: dict[str, Any]
+    show: Callable[[Console], None]

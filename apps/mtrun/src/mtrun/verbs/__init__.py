@@ -1,0 +1,73 @@
+"""The commands of mtrun. Names only: a command's module is imported when it runs."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command.
+
+    Attributes:
+        summary: for the help, one line.
+        target: function that runs it, as "module:name". With a config class it takes the config object and the same
+            as plain values; without one, the words of the command line. It returns a `Result`.
+        config: its config class in `mtrun.config`, where Hydra composes one.
+        resumes: whether its defaults are those of the run that `checkpoint` names.
+        examples: command lines.
+    """
+
+    summary: str
+    target: str
+    config: str = ""
+    resumes: bool = False
+    examples: tuple[str, ...] = ()
+
+    def load(self) -> Callable[..., Any]:
+        """The function."""
+        found: Callable[..., Any] = pkgutil.resolve_name(self.target)
+        return found
+
+
+VERBS = {
+    "train": Verb(
+        "train an adapter and its decoders (the default)",
+        "mtrun.verbs.train:train",
+        "TrainConfig",
+        examples=(
+            "mtrun adapter=mtlora adapter.rank=16 backbone=swin_tiny dataset=nyud dataset.root=DIR",
+            "mtrun experiment=demo",
+            "mtrun --multirun adapter.rank=16,32 dataset=rooms",
+            "mtrun dry_run=true dataset=pascal dataset.root=DIR",
+        ),
+    ),
+    "eval": Verb(
+        "evaluate a trained model",
+        "mtrun.verbs.evaluate:evaluate",
+        "EvalConfig",
+        resumes=True,
+        examples=("mtrun eval checkpoint=RUN", "mtrun eval checkpoint=RUN dataset.root=DIR --json"),
+    ),
+    "predict": Verb(
+        "predict every task for your pictures",
+        "mtrun.verbs.predict:predict",
+        "PredictConfig",
+        resumes=True,
+        examples=("mtrun predict input=DIR_OR_FILE checkpoint=RUN output=DIR tasks=[depth]",),
+    ),
+    "params": Verb(
+        "count parameters and operations of what `train` would train; needs no data",
+        "mtrun.verbs.params:params",
+        "TrainConfig",
+        examples=("mtrun params adapter=mtlora adapter.rank=64 dataset=pascal tasks=[semseg,human_parts] --json",),
+    ),
+    "plugins": Verb(
+        "list what is installed, or show the options of one",
+        "mtrun.verbs.plugins:plugins",
+        examples=("mtrun plugins list", "mtrun plugins show mtlora", "mtrun plugins show decoder hrnet"),
+    ),
+}

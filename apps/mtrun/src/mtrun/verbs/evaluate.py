@@ -1,0 +1,88 @@
+"""`mtrun eval`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from mt_core.artefact import find, load_artefact
+from mt_core.augment import evaluation_transform
+from mt_core.dataset import Dataset, choose
+from mt_core.errors import ConfigError
+from mt_core.files import write_json
+from mt_core.protocols import protocol
+from mt_core.task import Task
+
+from ..config import EvalConfig
+from ..data import evaluation_batches
+from ..display import evaluation_table
+from ..environment import environment
+from ..evaluation import directions
+from ..evaluation import evaluate as measure
+from ..job import chosen, device_of, select_tasks
+from ..json_values import plain_numbers
+from ..results import Result
+from ..runs import run_of
+
+
+def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
+    """Measure a trained model on the validation split; written beside the run as eval-N.json."""
+    rules, options = protocol(config.protocol), config.trainer
+    artefact, device = find(Path(config.checkpoint)), device_of(options.device)
+    dataset: Dataset = chosen("datasets", config.dataset)
+    built = load_artefact(artefact, device, config.base_checkpoint)
+    model = built.model
+    names = [entry.partition(":")[0] for entry in config.tasks or ()]
+    model.select(select_tasks(model.tasks, names if config.tasks is not None else None, str(artefact)))
+    tasks = [model.tasks[name] for name in model.selected]
+    _check(tasks, dataset, config, artefact)
+    samples = dataset.split("val", tasks)
+    started = time.perf_counter()
+    transform = evaluation_transform(built.spec.image_size)
+    with closing(evaluation_batches(samples, transform, tasks, options, device)) as batches:
+        found = measure(model, batches, rules, device, options.precision)
+    result = {
+        "checkpoint": str(artefact),
+        "protocol": rules.name,
+        "dataset": config.dataset["name"],
+        "backbone_init": "random" if built.random else "pretrained",
+        "metrics": found.metrics,
+        "directions": directions(rules, tasks),
+        "losses": found.losses,
+        "images": found.images,
+        "seconds": time.perf_counter() - started,
+        "environment": environment(device),
+    }
+    run = None if config.dry_run else run_of(config.checkpoint)
+    return _written(result, run)
+
+
+def _written(result: dict[str, Any], run: Path | None) -> Result:
+    """Write the result into the run's folder, where there is one."""
+    value, table = plain_numbers(result), evaluation_table(result)
+    path = None if run is None else next(p for n in count(1) if not (p := run / f"eval-{n}.json").exists())
+    if path is not None:
+        write_json(path, value)
+
+    def show(console: Any) -> None:
+        console.print(table)
+        if path is not None:
+            console.print(f"written to {path}", soft_wrap=True, highlight=False)
+
+    return Result({**value, "written": None if path is None else str(path)}, show)
+
+
+def _check(tasks: Sequence[Task], dataset: Dataset, config: EvalConfig, artefact: Path) -> None:
+    """The data set annotates what the model predicts."""
+    entries = {entry.partition(":")[0]: entry for entry in config.tasks or ()}
+    annotated = choose(dataset.tasks(), [entries.get(task.name, task.name) for task in tasks])
+    for task, other in zip(tasks, annotated, strict=True):
+        if (task.kind, task.channels) != (other.kind, other.channels):
+            raise ConfigError(
+                f"task {task.name}: {artefact} predicts {task.kind} with {task.channels} channels, data set "
+                f"{config.dataset['name']} has {other.kind} with {other.channels}; choose the one it was trained on"
+            )
