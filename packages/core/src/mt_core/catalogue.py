@@ -7,6 +7,8 @@ HOMES = {
     for kind, dist, names in (
         ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
         ("adapters", "mt-adapters-tora", ("tora",)),
+        ("backbones", "mt-backbones-sam", ("sam_vit_nano", "sam_vit_b", "sam_vit_l", "sam_vit_h")),
+        ("decoders", "mt-backbones-sam", ("sam_mask",)),
         ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),
         ("datasets", "mt-datasets", ("rooms", "nyud", "pascal", "nyuv2", "cityscapes")),
     )

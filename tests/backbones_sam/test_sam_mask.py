@@ -1,0 +1,228 @@
+"""The decoder of mSAM equals SAM's own mask decoder, called once for each picture and channel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from segment_anything import modeling
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mt_backbones_sam.sam import Features, SamNano
+from mt_backbones_sam.sam_mask import SamMask, SamMaskHead
+from mt_core.accounting import count_parameters
+from mt_core.decoders.hrnet import HRNet
+from mt_core.errors import ConfigError
+from mt_core.frozen import Frozen
+from mt_core.model import MultiTaskModel
+from mt_core.tasks import Depth, Normals, Segmentation
+
+from .originals import mask_decoder
+
+SIZE = (3, 5)
+MASK_DECODER = 4_058_340  # parameters of SAM's mask decoder
+IDLE = 552_036  # of its IoU head and the hypernetworks of masks 1 to 3
+
+
+class Case(NamedTuple):
+    """A head, SAM's own decoder with the same weights, and an image embedding."""
+
+    head: SamMaskHead
+    original: modeling.MaskDecoder
+    image: Tensor  # (2, 256, *SIZE)
+
+
+def case(channels: int = 5, dtype: torch.dtype = torch.float64, **options: Any) -> Case:
+    original = mask_decoder()
+    with torch.no_grad():
+        for parameter in original.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.03)  # norms and biases, too
+    head = SamMaskHead(copy.deepcopy(original), channels, **options).to(dtype)
+    return Case(head, original.to(dtype), torch.randn(2, 256, *SIZE, dtype=dtype, requires_grad=True))
+
+
+def literal(head: SamMaskHead, original: modeling.MaskDecoder, image: Tensor) -> Tensor:
+    """mSAM as the papers write it: for each picture and channel one call of SAM's decoder, mask 0 of its four."""
+    pe = head.pe_layer(*SIZE).T.unflatten(1, SIZE).unsqueeze(0)  # (1, C, h, w)
+
+    def one(picture: Tensor, channel: int) -> Tensor:
+        dense = head.no_mask_embed[channel].view(1, -1, 1, 1).expand(1, -1, *SIZE)
+        sparse = image.new_zeros(1, 0, 256) if head.prompts is None else head.prompts[channel].view(1, 1, -1)
+        masks, _ = original.predict_masks(picture.unsqueeze(0), pe, sparse, dense)
+        return masks[0, 0]  # (4h, 4w)
+
+    channels = range(len(head.no_mask_embed))
+    return torch.stack([torch.stack([one(picture, c) for c in channels]) for picture in image])
+
+
+def gradients(case: Case, run: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """Of a loss that every logit enters with a weight of its own, by the names of the head."""
+    for module in (case.head, case.original):
+        module.zero_grad(set_to_none=True)
+    case.image.grad = None
+    logits = run()
+    (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)).sum().backward()
+    named = {f"mask_decoder.{name}": p for name, p in case.original.named_parameters()}
+    own = {name: p for name, p in case.head.named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in {**named, **own, "image": case.image}.items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
+@pytest.mark.parametrize(("channels", "chunk"), [(1, 0), (5, 0), (5, 2)])
+def test_logits_and_gradients_are_those_of_sams_own_decoder(channels: int, chunk: int, prompts: bool) -> None:
+    both = case(channels, prompts=prompts, chunk=chunk)
+    head, original, image = both
+    assert_close(head([image]), literal(*both), atol=1e-9, rtol=1e-9)
+    expected = gradients(both, lambda: literal(*both))
+    found = gradients(both, lambda: head([image]))
+    assert found.keys() == {
+        name for name, x in expected.items() if "iou_prediction_head" not in name and not idle(name)
+    }
+    assert_close(found, {name: expected[name] for name in found}, atol=1e-9, rtol=1e-9)
+
+
+def idle(name: str) -> bool:
+    return any(f"output_hypernetworks_mlps.{i}." in name for i in (1, 2, 3))
+
+
+def test_the_encoding_of_places_is_that_of_sams_prompt_encoder() -> None:
+    head, original = case(dtype=torch.float32).head, modeling.prompt_encoder.PositionEmbeddingRandom(128)
+    head.pe_layer.load_state_dict(original.state_dict())
+    assert_close(head.pe_layer(7, 4).T.unflatten(1, (7, 4)), original((7, 4)), atol=1e-5, rtol=1e-5)
+
+
+def model(decoder: SamMask | HRNet, features: Features = Features.neck) -> MultiTaskModel:
+    tasks = (Segmentation("semseg", 13), Depth("depth"), Normals("normals"))
+    encoder = SamNano(features=features).build((64, 96))
+    return MultiTaskModel(encoder, Frozen(), decoder, tasks)
+
+
+def test_a_decoder_has_the_parameters_of_sams_and_an_embedding_for_each_channel() -> None:
+    for task, channels in (("semseg", 13), ("depth", 1), ("normals", 3)):
+        head = model(SamMask()).decoders[task]
+        assert sum(p.numel() for p in head.parameters()) == MASK_DECODER + 256 * channels
+    names = {name: x.shape for name, x in mask_decoder().state_dict().items()}
+    assert {name: x.shape for name, x in case().head.mask_decoder.state_dict().items()} == names
+
+
+def test_552036_of_its_parameters_are_never_run() -> None:
+    counted = count_parameters(model(SamMask()), (64, 96))
+    for task, channels in (("semseg", 13), ("depth", 1), ("normals", 3)):
+        count = counted.groups[f"decoder.{task}"]
+        assert (count.trainable, count.trainable - count.live) == (MASK_DECODER + 256 * channels, IDLE)
+
+
+def test_a_prompt_token_for_each_channel_is_counted_once_more() -> None:
+    head = model(SamMask(prompt_tokens=True)).decoders["semseg"]
+    assert sum(p.numel() for p in head.parameters()) == MASK_DECODER + 2 * 256 * 13
+
+
+@pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 20])
+def test_chunks_change_nothing(chunk: int, checkpointing: bool, prompts: bool) -> None:
+    both = case(7, prompts=prompts)
+    head, _, image = both
+    expected, wanted = head([image]), gradients(both, lambda: head([image]))
+    head.chunk, head.checkpointing = chunk, checkpointing
+    assert_close(head([image]), expected)
+    assert_close(gradients(both, lambda: head([image])), wanted)
+
+
+def kept(run: Callable[[], Tensor]) -> int:
+    """The bytes of all the tensors that a forward keeps for the backward pass, each storage once."""
+    storages: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        run()
+    return sum(storages.values())
+
+
+def test_activations_are_a_third_of_the_literal_ones_and_next_to_none_with_checkpointing() -> None:
+    both = case(8, dtype=torch.float32)
+    head, original, _ = both
+    image = torch.randn(1, 256, *SIZE).repeat(1, 1, 4, 4)  # large beside the weights
+    weights = sum(p.numel() * p.element_size() for p in head.parameters())
+    dense = head.no_mask_embed[:, :, None, None].expand(-1, -1, *image.shape[-2:])
+    pe = head.pe_layer(*image.shape[-2:]).T.unflatten(1, image.shape[-2:]).unsqueeze(0)
+    literal_ = kept(lambda: original.predict_masks(image, pe, image.new_zeros(8, 0, 256), dense)[0]) - weights
+    assert kept(lambda: head([image])) - weights < literal_ / 3
+    head.checkpointing = True
+    assert kept(lambda: head([image])) < literal_ / 20
+
+
+def test_parameters_are_used_only_where_their_module_is_called() -> None:
+    # ZeRO-3 has the parameters of a module gathered while it is called, and at no other time
+    head, _, image = case()
+    called: set[nn.Module] = set()
+    for module in head.modules():
+        module.register_forward_pre_hook(lambda module, _: called.add(module))
+    head([image]).sum().backward()
+    for name, module in head.named_modules():
+        if any(p.grad is not None for p in module.parameters(recurse=False)):
+            assert module in called, name
+
+
+def test_bf16_autocast_stays_close() -> None:
+    head, _, image = case(dtype=torch.float32)
+    with torch.no_grad():
+        exact = head([image])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = head([image])
+    assert torch.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.999
+
+
+@torch.no_grad()
+def test_it_compiles_as_one_graph() -> None:
+    head, _, image = case(3, dtype=torch.float32, chunk=2)
+    torch._dynamo.reset()
+    compiled: Callable[[list[Tensor]], Tensor] = torch.compile(head.eval(), fullgraph=True, backend="aot_eager")
+    assert_close(compiled([image]), head([image]))
+
+
+def test_features_of_another_width_are_refused() -> None:
+    message = r"decoder sam_mask reads 256 channels in the last level, .* 64 at 1/16.*backbone.features=neck"
+    with pytest.raises(ConfigError, match=message):
+        model(SamMask(), Features.blocks)
+
+
+def test_swins_miniature_is_refused() -> None:
+    swin = pytest.importorskip("mt_backbones_swin.swin", reason="mt-backbones-swin is not installed")
+    with pytest.raises(ConfigError, match=r"decoder sam_mask reads 256 channels"):
+        SamMask().build(Depth("depth"), swin.SwinTiny.miniature()[0])
+
+
+def test_a_negative_chunk_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"decoder.chunk=-1: expected a number of channels, or 0 for all at once"):
+        SamMask(chunk=-1)
+
+
+def test_hrnet_reads_the_blocks_and_refuses_the_neck() -> None:
+    logits = model(HRNet(), Features.blocks)(torch.rand(2, 3, 64, 96))
+    assert {task: x.shape for task, x in logits.items()} == {
+        "semseg": (2, 13, 64, 96), "depth": (2, 1, 64, 96), "normals": (2, 3, 64, 96)
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"decoder hrnet has 4 widths but the backbone gives 1 levels"):
+        model(HRNet())
+
+
+def test_a_model_of_sam_and_its_decoders_learns() -> None:
+    learner, images = model(SamMask()), torch.rand(2, 3, 64, 96)
+    target = torch.randint(13, (2, 64, 96))
+    optimizer = torch.optim.Adam(learner.decoders.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        loss = nn.functional.cross_entropy(learner(images)["semseg"], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.8 * losses[0]
