@@ -53,10 +53,10 @@ def whole(options: Mapping[str, Any]) -> modeling.Sam:
     return modeling.Sam(image_encoder(options), prompts, mask_decoder())
 
 
-def mask_decoder() -> modeling.MaskDecoder:
-    """SAM's own mask decoder."""
-    transformer = modeling.TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
-    return modeling.MaskDecoder(transformer_dim=256, transformer=transformer)
+def mask_decoder(width: int = 256, depth: int = 2) -> modeling.MaskDecoder:
+    """SAM's own mask decoder, or one of another size."""
+    transformer = modeling.TwoWayTransformer(depth, embedding_dim=width, mlp_dim=8 * width, num_heads=8)
+    return modeling.MaskDecoder(transformer_dim=width, transformer=transformer)
 
 
 def same_as(original: modeling.ImageEncoderViT, backbone: Sam, size: tuple[int, int]) -> SamEncoder:

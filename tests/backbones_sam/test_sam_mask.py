@@ -33,16 +33,18 @@ class Case(NamedTuple):
 
     head: SamMaskHead
     original: modeling.MaskDecoder
-    image: Tensor  # (2, 256, *SIZE)
+    image: Tensor  # (2, C, *SIZE)
 
 
-def case(channels: int = 5, dtype: torch.dtype = torch.float64, **options: Any) -> Case:
-    original = mask_decoder()
+def case(
+    channels: int = 5, dtype: torch.dtype = torch.float64, width: int = 32, depth: int = 2, **options: Any
+) -> Case:
+    original = mask_decoder(width, depth)
     with torch.no_grad():
         for parameter in original.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.03)  # norms and biases, too
     head = SamMaskHead(copy.deepcopy(original), channels, **options).to(dtype)
-    return Case(head, original.to(dtype), torch.randn(2, 256, *SIZE, dtype=dtype, requires_grad=True))
+    return Case(head, original.to(dtype), torch.randn(2, width, *SIZE, dtype=dtype, requires_grad=True))
 
 
 def literal(head: SamMaskHead, original: modeling.MaskDecoder, image: Tensor) -> Tensor:
@@ -51,8 +53,8 @@ def literal(head: SamMaskHead, original: modeling.MaskDecoder, image: Tensor) ->
 
     def one(picture: Tensor, channel: int) -> Tensor:
         dense = head.no_mask_embed[channel].view(1, -1, 1, 1).expand(1, -1, *SIZE)
-        sparse = image.new_zeros(1, 0, 256) if head.prompts is None else head.prompts[channel].view(1, 1, -1)
-        masks, _ = original.predict_masks(picture.unsqueeze(0), pe, sparse, dense)
+        sparse = image.new_zeros(1, 0, image.shape[1]) if head.prompts is None else head.prompts[channel].view(1, 1, -1)
+        masks: Tensor = original.predict_masks(picture.unsqueeze(0), pe, sparse, dense)[0]
         return masks[0, 0]  # (4h, 4w)
 
     channels = range(len(head.no_mask_embed))
@@ -71,26 +73,35 @@ def gradients(case: Case, run: Callable[[], Tensor]) -> dict[str, Tensor]:
     return {name: p.grad for name, p in {**named, **own, "image": case.image}.items() if p.grad is not None}
 
 
-@pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
-@pytest.mark.parametrize(("channels", "chunk"), [(1, 0), (5, 0), (5, 2)])
-def test_logits_and_gradients_are_those_of_sams_own_decoder(channels: int, chunk: int, prompts: bool) -> None:
-    both = case(channels, prompts=prompts, chunk=chunk)
-    head, original, image = both
+def check_equality(both: Case) -> None:
+    head, _, image = both
     assert_close(head([image]), literal(*both), atol=1e-9, rtol=1e-9)
     expected = gradients(both, lambda: literal(*both))
     found = gradients(both, lambda: head([image]))
-    assert found.keys() == {
-        name for name, x in expected.items() if "iou_prediction_head" not in name and not idle(name)
-    }
+    assert found.keys() == {name for name in expected if not idle(name)}
     assert_close(found, {name: expected[name] for name in found}, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
+@pytest.mark.parametrize(("channels", "chunk"), [(1, 0), (5, 0), (5, 2)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_logits_and_gradients_are_those_of_sams_own_decoder(
+    depth: int, channels: int, chunk: int, prompts: bool
+) -> None:
+    check_equality(case(channels, depth=depth, prompts=prompts, chunk=chunk))
+
+
+def test_so_they_are_at_its_true_width() -> None:
+    check_equality(case(2, width=256))
+
+
 def idle(name: str) -> bool:
+    """Whether a parameter serves masks 1 to 3 only. (The literal route computes them: their gradient is zero.)"""
     return any(f"output_hypernetworks_mlps.{i}." in name for i in (1, 2, 3))
 
 
 def test_the_encoding_of_places_is_that_of_sams_prompt_encoder() -> None:
-    head, original = case(dtype=torch.float32).head, modeling.prompt_encoder.PositionEmbeddingRandom(128)
+    head, original = case(dtype=torch.float32, width=256).head, modeling.prompt_encoder.PositionEmbeddingRandom(128)
     head.pe_layer.load_state_dict(original.state_dict())
     assert_close(head.pe_layer(7, 4).T.unflatten(1, (7, 4)), original((7, 4)), atol=1e-5, rtol=1e-5)
 
@@ -106,7 +117,7 @@ def test_a_decoder_has_the_parameters_of_sams_and_an_embedding_for_each_channel(
         head = model(SamMask()).decoders[task]
         assert sum(p.numel() for p in head.parameters()) == MASK_DECODER + 256 * channels
     names = {name: x.shape for name, x in mask_decoder().state_dict().items()}
-    assert {name: x.shape for name, x in case().head.mask_decoder.state_dict().items()} == names
+    assert {name: x.shape for name, x in case(width=256).head.mask_decoder.state_dict().items()} == names
 
 
 def test_552036_of_its_parameters_are_never_run() -> None:
@@ -146,17 +157,15 @@ def kept(run: Callable[[], Tensor]) -> int:
     return sum(storages.values())
 
 
-def test_activations_are_a_third_of_the_literal_ones_and_next_to_none_with_checkpointing() -> None:
-    both = case(8, dtype=torch.float32)
-    head, original, _ = both
-    image = torch.randn(1, 256, *SIZE).repeat(1, 1, 4, 4)  # large beside the weights
-    weights = sum(p.numel() * p.element_size() for p in head.parameters())
-    dense = head.no_mask_embed[:, :, None, None].expand(-1, -1, *image.shape[-2:])
-    pe = head.pe_layer(*image.shape[-2:]).T.unflatten(1, image.shape[-2:]).unsqueeze(0)
-    literal_ = kept(lambda: original.predict_masks(image, pe, image.new_zeros(8, 0, 256), dense)[0]) - weights
-    assert kept(lambda: head([image])) - weights < literal_ / 3
+def test_what_is_kept_for_the_backward_pass_is_little_and_next_to_nothing_with_checkpointing() -> None:
+    head, original, _ = case(8, dtype=torch.float32)
+    image = torch.randn(1, 32, 24, 32)
+    dense = head.no_mask_embed[:, :, None, None].expand(-1, -1, 24, 32)
+    pe = head.pe_layer(24, 32).T.unflatten(1, (24, 32)).unsqueeze(0)
+    literally = kept(lambda: original.predict_masks(image, pe, image.new_zeros(8, 0, 32), dense)[0])
+    assert kept(lambda: head([image])) < 0.6 * literally
     head.checkpointing = True
-    assert kept(lambda: head([image])) < literal_ / 20
+    assert kept(lambda: head([image])) < 0.05 * literally
 
 
 def test_parameters_are_used_only_where_their_module_is_called() -> None:
@@ -215,14 +224,14 @@ def test_hrnet_reads_the_blocks_and_refuses_the_neck() -> None:
 
 
 def test_a_model_of_sam_and_its_decoders_learns() -> None:
-    learner, images = model(SamMask()), torch.rand(2, 3, 64, 96)
-    target = torch.randint(13, (2, 64, 96))
-    optimizer = torch.optim.Adam(learner.decoders.parameters(), lr=1e-3)
+    learner, images = model(SamMask()), torch.rand(2, 3, 32, 48)
+    target = torch.full((2, 32, 48), 3)
+    optimizer = torch.optim.Adam(learner.decoders["semseg"].parameters(), lr=1e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(6):
         loss = nn.functional.cross_entropy(learner(images)["semseg"], target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < 0.8 * losses[0]
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

@@ -40,7 +40,7 @@ def test_a_list_names_one_picture_a_line_and_blanks_do_not_count(tmp_path: Path)
     [
         (b"", "lists no picture"),
         (b" \n\n", "lists no picture"),
-        (b"0001\n0002\n0001\n", "'0001' stands twice"),
+        (b"0001\n0002\n0001\n", "'0001' stands twice; every picture may stand once"),
         (b"../0001\n", r"'\.\./0001' is no name of a picture"),
         (b"..\n", r"'\.\.' is no name of a picture"),
         (b"a/b\n", "'a/b' is no name of a picture"),

@@ -40,7 +40,7 @@ WRONG = [
     ("image_size=[8,8]", "image_size=[8, 8]"),
     ("image_size=[0,32]", "expected [height, width]"),
     ("image_size=224", "image_size"),
-    ("seed=-1", "seed=-1"),
+    ("seed=-1", "seed=-1: expected a whole number from 0 on"),
     ("seed=???", "seed has no value; give seed=VALUE"),
     ("seed=${nothing}", "nothing"),
     ("loss.weights.flow=1", "loss.weights.flow: no such task"),
@@ -51,13 +51,13 @@ WRONG = [
     ("trainer.betas=[0.9,1.0]", "trainer.betas"),
     ("trainer.betas=[0.9]", "betas"),
     ("trainer.batch_size=0", "trainer.batch_size=0: expected at least 1"),
-    ("trainer.warmup=1", "trainer.warmup=1.0"),
+    ("trainer.warmup=1", "trainer.warmup=1.0: expected a number from 0 to below 1"),
     ("trainer.ema=1", "trainer.ema=1.0"),
     ("trainer.clip=0", "trainer.clip=0"),
     ("trainer.min_lr=1", "trainer.min_lr=1.0 is above trainer.lr"),
     ("trainer.device=abacus", "trainer.device='abacus' cannot be used"),
     ("augment.zoom=[2.0,1.0]", "zoom"),
-    ("adapter=[", "'adapter=[' cannot be read"),
+    ("adapter=[", "quote what the shell would change, and values with special characters"),
     ("adapter=mtlora,frozen", "--multirun"),
 ]
 
@@ -83,6 +83,7 @@ def test_an_adapter_of_the_project_that_is_not_installed_names_its_dist(
     outcome = mtrun("adapter=mtlora")
     assert outcome.code == CONFIGURATION
     assert "pip install mt-adapters-mtlora" in outcome.err
+    assert mtrun("dataset=toy", "backbone=swin_nano").err == outcome.err  # it is the default, too
 
 
 def test_errors_are_json_too(mtrun: Mtrun) -> None:
@@ -98,10 +99,18 @@ def test_an_unknown_verb_suggests_one(mtrun: Mtrun) -> None:
     assert "unknown verb 'trian'; did you mean 'train'?" in outcome.err
 
 
-@pytest.mark.parametrize("words", [("--nothing",), ("--cfg", "job", "--info", "all"), ("--cfg", "job", "--json")])
-def test_flags_that_cannot_be(mtrun: Mtrun, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--nothing",), "--nothing"),
+        (("--cfg", "job", "--info", "all"), "; see mtrun --help"),
+        (("--cfg", "job", "--json"), "--json prints a result; leave it away to see the configuration"),
+    ],
+)
+def test_flags_that_cannot_be(mtrun: Mtrun, words: tuple[str, ...], message: str) -> None:
     outcome = mtrun(*words)
     assert outcome.code == CONFIGURATION
+    assert message in outcome.err
     assert "Traceback" not in outcome.err
 
 
@@ -135,19 +144,25 @@ def test_a_folder_that_holds_a_run(mtrun: Mtrun, trained: Path) -> None:
 
 def test_a_run_dir_that_is_a_file(mtrun: Mtrun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for run_dir in ("file", "file/run"):
+    for run_dir, reason in (
+        ("file", "was just taken by another run, or is a file; choose another"),
+        ("file/run", "run_dir=file/run cannot be made: Not a directory; choose another folder"),
+    ):
         outcome = mtrun(*TINY, f"run_dir={run_dir}")
         assert outcome.code == CONFIGURATION
         assert f"run_dir={run_dir}" in outcome.err
+        assert reason in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_a_checkpoint_that_is_not_there(mtrun: Mtrun, tmp_path: Path, verb: str) -> None:
-    assert "checkpoint is needed" in mtrun(verb).err
-    assert mtrun(verb).code == CONFIGURATION
+    for words in ((), ("checkpoint=",), ("--multirun", "checkpoint=a,b")):
+        outcome = mtrun(verb, *words)
+        assert "one checkpoint is needed" in outcome.err
+        assert outcome.code == CONFIGURATION
     outcome = mtrun(verb, "checkpoint=nowhere")
     assert outcome.code == CHECKPOINT
-    assert "checkpoint=nowhere: no such folder" in outcome.err
+    assert "checkpoint=nowhere: no such folder; expected a run's folder or an artefact" in outcome.err
     (tmp_path / "empty").mkdir()
     outcome = mtrun(verb, "checkpoint=empty", "dataset=toy" if verb == "eval" else "input=.")
     assert outcome.code in (CHECKPOINT, DATA)
@@ -162,13 +177,27 @@ def test_a_damaged_artefact(mtrun: Mtrun, trained: Path, tmp_path: Path) -> None
     assert "is damaged" in outcome.err
 
 
-@pytest.mark.parametrize("text", ["adapter: [", "[1, 2]", "adapter: {name: mtlora}", ""])
-def test_a_damaged_configuration_of_a_run(mtrun: Mtrun, trained: Path, tmp_path: Path, text: str) -> None:
+NOT_OF_A_RUN = "not a run's configuration; restore it, or name the artefact itself"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("adapter: [", "cannot be read"), ("[1, 2]", NOT_OF_A_RUN), ("adapter: {name: mtlora}", NOT_OF_A_RUN)],
+)
+def test_a_damaged_configuration_of_a_run(mtrun: Mtrun, trained: Path, tmp_path: Path, text: str, message: str) -> None:
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(text)
     outcome = mtrun("eval", "checkpoint=run")
     assert outcome.code == CHECKPOINT
     assert "config.yaml" in outcome.err
+    assert message in outcome.err
+
+
+def test_a_task_that_a_model_was_not_trained_for(mtrun: Mtrun, trained: Path) -> None:
+    outcome = mtrun("eval", f"checkpoint={trained}", "tasks=[flow]", "dry_run=true")
+    assert outcome.code == CONFIGURATION
+    assert "unknown task 'flow'" in outcome.err
+    assert "was trained for" in outcome.err
 
 
 def test_a_bug_of_ours_shows_its_traceback(mtrun: Mtrun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from mt_core.adapter import Adapter
+from mt_core.backbone import Backbone
 from mt_core.errors import ConfigError, PluginError
 from mt_core.hookspecs import hookimpl
 from mtrun import job as jobs
@@ -166,7 +167,13 @@ class Strange:
         return {"odd": Odd, "named": Named, "dictionary": Dictionary}
 
 
-@pytest.mark.parametrize(("name", "message"), [("odd", "OmegaConf knows"), ("named", "must not be called `name`")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("odd", "its class must be a dataclass whose fields have types that OmegaConf knows"),
+        ("named", "must not be called `name`"),
+    ],
+)
 def test_a_plugin_that_cannot_be_configured_says_why(name: str, message: str) -> None:
     with plugin(Strange(), "strange"), pytest.raises(PluginError, match=message):
         composed(*TINY[3:], f"adapter={name}")

@@ -157,6 +157,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_tasks(param
     assert_close(before, parameters(model), 0)
 
 
+def test_a_gradient_that_is_not_finite_names_the_pictures() -> None:
+    model = built()
+    engine = prepared(model)
+    model.model.get_parameter("encoder.patch_embed.proj.weight").register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(
+        NonFiniteError, match=r"step 1: the gradient is not finite \(.*toy-0, toy-1; nothing was changed"
+    ):
+        engine.step(1, [batch_of(2)], 1e-2)
+
+
 def test_the_average_follows_the_weights_and_is_lent_to_the_model() -> None:
     model = built()
     engine = prepared(model, ema=0.5)

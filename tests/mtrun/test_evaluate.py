@@ -36,6 +36,13 @@ def test_eval_of_a_run_repeats_the_runs_own_result_and_writes_it_beside(
     assert mtrun("eval", "checkpoint=run", "--json").json["written"] == "run/eval-2.json"
 
 
+def test_the_configuration_of_an_eval_is_that_of_the_run(mtrun: Mtrun, trained: Path) -> None:
+    outcome = mtrun("eval", f"checkpoint={trained}", "--cfg", "job")
+    assert outcome.code == 0
+    assert "  name: toy\n" in outcome.out
+    assert "  batch_size: 2\n" in outcome.out
+
+
 def test_a_dry_eval_writes_nothing(mtrun: Mtrun, trained: Path) -> None:
     before = sorted(trained.rglob("*"))
     assert mtrun("eval", f"checkpoint={trained}", "dry_run=true").code == 0

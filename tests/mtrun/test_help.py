@@ -10,7 +10,7 @@ from enum import Enum
 import pytest
 
 from mt_core.hookspecs import hookimpl
-from mtrun import config
+from mtrun import __version__, config
 from mtrun.docs import attributes, options_of
 from mtrun.verbs import VERBS
 
@@ -33,6 +33,10 @@ def test_help_lists_verbs_groups_and_what_is_installed(mtrun: Mtrun) -> None:
     text = mtrun("--help").out
     for word in (*VERBS, "mtlora", "swin_tiny", "hrnet", "toy", "demo", "paper/mtlora_pascal", "--multirun"):
         assert word in text
+
+
+def test_the_version_is_ours(mtrun: Mtrun) -> None:
+    assert mtrun("--version").out == f"mtrun {__version__}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -224,6 +224,7 @@ def test_a_signal_saves_the_last_artefact_and_ends_the_run(
     with plugin(Killing(number), "killing"):
         outcome = mtrun(*TINY, "trainer.max_steps=9", "trainer.eval_every=9", "run_dir=run")
     assert outcome.code == code
+    assert "stopped after step 2, which is saved in run/artefacts" in outcome.err
     assert find(tmp_path / "run").name == "last-000002"
     assert load(tmp_path / "run").selected
     assert not (tmp_path / "run" / "result.json").exists()

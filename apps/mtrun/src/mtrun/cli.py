@@ -13,7 +13,7 @@ from typing import Any
 
 from mt_core.errors import ConfigError, MTError
 
-from . import signals
+from . import __version__, signals
 from .results import Result
 from .verbs import VERBS, Verb
 
@@ -51,6 +51,9 @@ def _run(words: list[str], as_json: bool) -> int:
         from . import help
 
         print(help.of(name) if words[0] == name else help.overview())  # noqa: T201 - the result
+        return 0
+    if "--version" in rest:
+        print(f"mtrun {__version__}")  # noqa: T201 - the result
         return 0
     from .terminal import logging_to_stderr
 
@@ -97,10 +100,10 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], as_j
     if as_json and is_printing(rest):
         raise ConfigError("--json prints a result; leave it away to see the configuration")
     cls, saved = getattr(config, verb.config), {}
-    if verb.resumes and not is_printing(rest):
+    if verb.resumes:
         checkpoint = value_of(rest, "checkpoint")
-        if not checkpoint:
-            raise ConfigError(f"checkpoint is needed: a run's folder or an artefact; give mtrun {name} checkpoint=RUN")
+        if not isinstance(checkpoint, (str, int, float)) or checkpoint == "":
+            raise ConfigError(f"one checkpoint is needed: a run's folder or an artefact; mtrun {name} checkpoint=RUN")
         saved = read_config(str(checkpoint))
 
     def job(values: dict[str, Any]) -> None:

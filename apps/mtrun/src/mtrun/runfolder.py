@@ -1,12 +1,14 @@
-"""The folder that a run leaves.
+"""The folder that a run leaves, file by file.
 
-config.yaml          the composed configuration
-metrics.jsonl        a line per logged step and per evaluation
-tensorboard/         the same as events
-panels/step-*.png    pictures with labels and predictions
-artefacts/           best-STEP and last-STEP, each an artefact of mt-core
-result.json          what came out; written when training is done
-log.txt              what was logged
+Everything but the logs appears whole or not at all:
+
+    config.yaml          the composed configuration
+    metrics.jsonl        a line per logged step and per evaluation
+    tensorboard/         the same as events
+    panels/step-*.png    pictures with labels and predictions
+    artefacts/           best-STEP and last-STEP, each an artefact of mt-core
+    result.json          what came out; written when training is done
+    log.txt              what was logged
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from .runs import ARTEFACTS, CONFIG, LOG, METRICS, RESULT
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+log = logging.getLogger(__name__)
+
 
 class RunFolder(Listener):
-    """Writes a run into a folder. Everything but the two logs appears whole or not at all.
+    """Writes a run into a folder.
 
     Args:
         folder: made by `claim`.
@@ -87,6 +91,7 @@ class RunFolder(Listener):
     def on_stop(self, step: int) -> None:
         if step:
             self._save("last", step)
+            log.warning("stopped after step %d, which is saved in %s", step, self.folder / ARTEFACTS)
 
     def on_end(self, result: dict[str, Any]) -> None:
         write_json(self.folder / RESULT, plain_numbers(result))

@@ -128,12 +128,12 @@ def choose(tasks: Mapping[str, Task], wanted: Sequence[str] | None) -> tuple[Tas
         raise ConfigError(f"tasks is empty; choose at least one of {', '.join(tasks)}")
     chosen: dict[str, Task] = {}
     for entry in wanted:
-        name, _, channels = entry.partition(":")
+        name, colon, channels = entry.partition(":")
         if name not in tasks:
             raise ConfigError(f"unknown task {name!r}; this data set has {', '.join(tasks)}")
         if name in chosen:
             raise ConfigError(f"task {name!r} stands twice in tasks={list(wanted)}; name each once")
-        if channels and not channels.isdecimal():
+        if colon and not channels.isdecimal():
             raise ConfigError(f"task {entry!r}: expected NAME or NAME:CHANNELS, for example {name}:7")
         chosen[name] = tasks[name].with_channels(int(channels)) if channels else tasks[name]
     return tuple(chosen.values())
