@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -10,6 +11,20 @@ from pathlib import Path
 from statistics import median
 
 Step = Callable[[], None]
+
+
+def main(script: str, about: str, variants: Mapping[str, Callable[[], Step]], reference: str, check: Step) -> None:
+    """The command line of a benchmark: `check` that the variants agree, then print the table."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory", choices=variants, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        report_memory(variants[arguments.memory])
+        return
+    check()
+    seconds = interleaved({name: build() for name, build in variants.items()}, arguments.rounds)
+    print(table(seconds, peak_memory(script, list(variants)), reference))
 
 
 def interleaved(steps: Mapping[str, Step], rounds: int) -> dict[str, float]:

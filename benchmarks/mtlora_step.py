@@ -10,13 +10,12 @@ loop in trunk   the equations transcribed plainly, the trunk once, a Python loop
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from measure import Step, interleaved, peak_memory, report_memory, table
+from measure import Step, main
 from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 
@@ -167,18 +166,5 @@ def check() -> None:
         torch.testing.assert_close(ours[name], plain[name], atol=1e-4, rtol=1e-4)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", choices=VARIANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        report_memory(VARIANTS[arguments.memory])
-        return
-    check()
-    seconds = interleaved({name: build() for name, build in VARIANTS.items()}, arguments.rounds)
-    print(table(seconds, peak_memory(__file__, list(VARIANTS)), reference="ours"))
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__ or "", VARIANTS, "ours", check)

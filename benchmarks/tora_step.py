@@ -10,12 +10,11 @@ full update      the direct form: the T x d x k update is built, added to the we
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from measure import Step, interleaved, peak_memory, report_memory, table
+from measure import Step, main
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -122,18 +121,5 @@ def check() -> None:
             torch.testing.assert_close(found[task], functional_call(plain, weights, (pictures,)), atol=1e-4, rtol=1e-4)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", choices=VARIANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        report_memory(VARIANTS[arguments.memory])
-        return
-    check()
-    seconds = interleaved({name: build() for name, build in VARIANTS.items()}, arguments.rounds)
-    print(table(seconds, peak_memory(__file__, list(VARIANTS)), reference="frozen x 3"))
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__ or "", VARIANTS, "frozen x 3", check)
