@@ -169,11 +169,11 @@ def against_wall(room: Room, piece: Piece) -> Pose:
 
 
 def in_corner(room: Room, piece: Piece) -> Pose:
-    """In a corner of the room, turned a little towards the middle."""
-    side = max(piece.half) * 1.3
-    x, z = room.size[0] / 2 - side - 0.05, room.size[2] / 2 - side - 0.05
-    sx, sz = room.rng.choice([-1, 1], 2)
-    return Pose(sx * x, sz * z, room.rng.uniform(-0.4, 0.4))
+    """In a corner of the room, its back more or less to one of the two walls."""
+    side = max(piece.half) * 1.3 + 0.05
+    wall, turn = int(room.rng.integers(4)), room.rng.uniform(-0.4, 0.4)
+    along = room.wall_length(wall) / 2 - side
+    return room.wall_pose(wall, along if room.rng.random() < 0.5 else -along, side).at(0, 0, turn)
 
 
 def in_middle(room: Room, piece: Piece) -> Pose:

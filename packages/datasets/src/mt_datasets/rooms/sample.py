@@ -33,7 +33,7 @@ STREWN: tuple[tuple[Maker, float], ...] = (
 
 
 def sample_scene(rng: Generator) -> Scene:
-    """A room with door, windows, furniture of one theme, small things, pictures and lights."""
+    """A room with doors, windows, furniture of a theme, small things, pictures and lights."""
     room = Room(rng, (rng.uniform(3.0, 5.2), rng.uniform(2.4, 2.9), rng.uniform(3.2, 5.6)))
     _shell(room)
     for _ in range(int(rng.integers(1, 3))):
@@ -73,9 +73,8 @@ def _shell(room: Room) -> None:
     for wall in range(4):
         length = room.wall_length(wall)
         face = Primitive(Plane(), (0, tall / 2, 0), (1, 1, 1), other if wall == 0 else paper, tilt=pi / 2)
-        strip = block(
-            0, 0, 0, (length - wall % 2 * 0.03, 0.08, 0.03), skirting
-        )  # every other one ends at its neighbours
+        free = length - wall % 2 * 0.03  # every other board ends at its neighbours
+        strip = block(0, 0, 0, (free, 0.08, 0.03), skirting)
         room.add(Piece("wall", [face, *furniture.flat([strip])], (length / 2, 0), tall), room.wall_pose(wall, 0, 0))
 
 
@@ -192,8 +191,8 @@ def _work(room: Room, chance: float) -> None:
 def sample_camera(rng: Generator, scene: Scene, candidates: int = 40) -> Camera:
     """A camera at a person's height that stands free and looks at furniture.
 
-    Random viewpoints at least FREE metres away from walls and objects look at random objects; the one is taken that
-    has most furniture before it, near but not very near.
+    Random viewpoints at least FREE metres away from walls and objects (should a room be too full for that, the freest
+    one) look at random objects; the one is taken that has most furniture before it, near but not very near.
     """
     wide, _, deep = scene.size
     focal, height = rng.uniform(0.65, 1.0), rng.uniform(1.1, 1.75)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mt_datasets.rooms.primitives import Array, Frames, Ints, Primitive, Shape, Triple
+from mt_datasets.rooms.primitives import Array, Frames, Ints, Primitive, Triple
 from mt_datasets.rooms.textures import Colour, Texture
-
-Kind = TypeVar("Kind")
 
 CLASSES = (
     "floor", "wall", "ceiling", "window", "door", "picture", "rug",
@@ -65,14 +62,11 @@ class Scene:
         return np.flatnonzero(self.bounded & np.array([p.casts for p in self.primitives]))
 
     @cached_property
-    def shapes(self) -> tuple[list[Shape], Ints]:
-        """The distinct shapes, and the place in this list of each primitive's."""
-        return _distinct([p.shape for p in self.primitives])
-
-    @cached_property
     def textures(self) -> tuple[list[Texture | None], Ints]:
         """The distinct textures, and the place in this list of each primitive's."""
-        return _distinct([p.material.texture for p in self.primitives])
+        place: dict[Texture | None, int] = {}
+        kinds = [place.setdefault(p.material.texture, len(place)) for p in self.primitives]
+        return list(place), np.array(kinds)
 
     @cached_property
     def looks(self) -> Array:
@@ -85,9 +79,3 @@ class Scene:
         table = np.array(rows, np.float32).T.copy()
         table[3:6] -= table[:3]
         return table
-
-
-def _distinct(values: list[Kind]) -> tuple[list[Kind], Ints]:
-    place: dict[Kind, int] = {}
-    indices = [place.setdefault(value, len(place)) for value in values]
-    return list(place), np.array(indices)

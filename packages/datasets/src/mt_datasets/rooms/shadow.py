@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from mt_datasets.rooms.primitives import Array, Bools, Ints
-from mt_datasets.rooms.raycast import chunks
+from mt_datasets.rooms.primitives import Array, Ints
 from mt_datasets.rooms.scene import Light, Scene
 
 TILE = 12  # side of the square blocks of pixels that are tested together, a multiple of 3 for the pattern of `disc`
-BATCH = 128  # pairs of an occluder and a block that are tested together
 CLEARANCE = 2e-3  # share of the way from light to point in which an occluder is the point's own surface
 ORDER = [0, 5, 7, 3, 8, 1, 6, 2, 4]  # scatters the disc's points over 3 x 3 pixels
 
@@ -21,7 +21,7 @@ def reached(scene: Scene, points: Array, surface: Ints) -> Array:
     others.
     """
     height, width = surface.shape
-    blocks = _blocks(points)
+    blocks = _blocks(points)  # (3, B, TILE * TILE)
     dark = [_unblocks(_dark(scene, light, blocks), height, width) for light in scene.lights]
     return 1 - smooth(np.stack(dark).astype(np.float32), surface)
 
@@ -49,33 +49,26 @@ def disc(light: Light) -> Array:
 
 
 def _dark(scene: Scene, light: Light, blocks: Array) -> Array:
-    """Whether something stands between the points (B, 3, T) and the light: (B, T)."""
+    """Whether something stands between the points (3, B, TILE * TILE) and the light: (B, TILE * TILE)."""
     position, offset = np.array(light.position), disc(light)
-    rays = blocks - position.astype(np.float32)[:, None]
-    rays -= offset
-    dark = np.zeros((len(blocks), TILE * TILE), bool)
+    rays = blocks - position.astype(np.float32)[:, None, None]
+    rays -= offset[:, None]
+    dark = np.zeros(blocks.shape[1:], bool)
     to_unit = scene.frames.to_unit.astype(np.float32)
     origin = (to_unit @ (position - scene.frames.centre)[:, :, None] + to_unit @ offset).astype(np.float32)  # (P, 3, T)
-    shapes, kinds = scene.shapes
-    casters, met = _shadowed(scene, light, blocks)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for kind, shape in enumerate(shapes):
-            mine = casters[kinds[casters] == kind]
-            block, caster = np.nonzero(met[kinds[casters] == kind].T)  # pairs to test, block by block
-            for part in chunks(0, len(block), BATCH):
-                direction = to_unit[mine[caster[part]]] @ rays[block[part]]  # (pairs, 3, T)
-                t, hit = shape.enter(origin[mine[caster[part]]].swapaxes(0, 1), direction.swapaxes(0, 1))
-                hit &= t < 1 - CLEARANCE
-                first = np.flatnonzero(np.diff(block[part], prepend=-1))
-                dark[block[part][first]] |= np.logical_or.reduceat(hit, first, axis=0)
+        for index, chosen in _shadowed(scene, light, blocks):
+            direction = to_unit[index] @ rays.take(chosen, axis=1).reshape(3, -1)
+            t, hit = scene.primitives[index].shape.enter(origin[index, :, None], direction.reshape(3, -1, TILE * TILE))
+            dark[chosen] |= hit & (t < 1 - CLEARANCE)
     return dark
 
 
-def _shadowed(scene: Scene, light: Light, blocks: Array) -> tuple[Ints, Bools]:
-    """The primitives that throw shadows (C,), and on which blocks (C, B) each one's may fall; the rest needs no rays."""
+def _shadowed(scene: Scene, light: Light, blocks: Array) -> Iterator[tuple[int, Ints]]:
+    """For each primitive that throws a shadow, the blocks where it may fall; the others need no rays."""
     casters, position = scene.casters, np.array(light.position)
     half = scene.frames.half[casters, :, None]
-    low, high = blocks.min(axis=2), blocks.max(axis=2)  # (B, 3)
+    low, high = blocks.min(axis=2).T, blocks.max(axis=2).T  # (B, 3)
     middle, size = (low + high) / 2 - position, np.linalg.norm(high - low, axis=1) / 2  # a ball around each block
     distance = np.linalg.norm(middle, axis=1)
     nearest = scene.frames.distance(position[None])[0, casters]
@@ -92,7 +85,8 @@ def _shadowed(scene: Scene, light: Light, blocks: Array) -> tuple[Ints, Bools]:
     end = begin + scene.frames.axes[casters] @ middle.T  # (casters, 3, B)
     met &= (np.maximum(begin + light.radius, end + size) > -half).all(axis=1)
     met &= (np.minimum(begin - light.radius, end - size) < half).all(axis=1)
-    return casters, met
+    for caster in np.flatnonzero(met.any(axis=1)):
+        yield int(casters[caster]), np.flatnonzero(met[caster])
 
 
 def _unit(vectors: Array) -> Array:
@@ -107,12 +101,12 @@ def _half_angle(radius: Array | float, distance: Array) -> Array:
 
 
 def _blocks(points: Array) -> Array:
-    """(3, H, W) -> (B, 3, TILE * TILE) in float32, the last row and column repeated to whole blocks."""
+    """(3, H, W) -> (3, B, TILE * TILE) in float32, the last row and column repeated to whole blocks."""
     height, width = points.shape[1:]
     rows, columns = -(-height // TILE), -(-width // TILE)
     padding = ((0, 0), (0, rows * TILE - height), (0, columns * TILE - width))
     padded = np.pad(points.astype(np.float32), padding, mode="edge")
-    return padded.reshape(3, rows, TILE, columns, TILE).transpose(1, 3, 0, 2, 4).reshape(-1, 3, TILE * TILE)
+    return padded.reshape(3, rows, TILE, columns, TILE).swapaxes(2, 3).reshape(3, rows * columns, TILE * TILE)
 
 
 def _unblocks(values: Array, height: int, width: int) -> Array:
