@@ -53,9 +53,9 @@ def whole(options: Mapping[str, Any]) -> modeling.Sam:
     return modeling.Sam(image_encoder(options), prompts, mask_decoder())
 
 
-def mask_decoder(width: int = 256, depth: int = 2) -> modeling.MaskDecoder:
-    """SAM's own mask decoder, or one of another size."""
-    transformer = modeling.TwoWayTransformer(depth, embedding_dim=width, mlp_dim=8 * width, num_heads=8)
+def mask_decoder(width: int = 256) -> modeling.MaskDecoder:
+    """SAM's own mask decoder, or one of another width."""
+    transformer = modeling.TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=8 * width, num_heads=8)
     return modeling.MaskDecoder(transformer_dim=width, transformer=transformer)
 
 

@@ -11,6 +11,7 @@ import torch
 from segment_anything import modeling
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from mt_backbones_sam.sam import Features, SamNano
 from mt_backbones_sam.sam_mask import SamMask, SamMaskHead
@@ -36,10 +37,8 @@ class Case(NamedTuple):
     image: Tensor  # (2, C, *SIZE)
 
 
-def case(
-    channels: int = 5, dtype: torch.dtype = torch.float64, width: int = 32, depth: int = 2, **options: Any
-) -> Case:
-    original = mask_decoder(width, depth)
+def case(channels: int = 5, dtype: torch.dtype = torch.float64, width: int = 32, **options: Any) -> Case:
+    original = mask_decoder(width)
     with torch.no_grad():
         for parameter in original.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.03)  # norms and biases, too
@@ -52,12 +51,16 @@ def literal(head: SamMaskHead, original: modeling.MaskDecoder, image: Tensor) ->
     pe = head.pe_layer(*SIZE).T.unflatten(1, SIZE).unsqueeze(0)  # (1, C, h, w)
 
     def one(picture: Tensor, channel: int) -> Tensor:
-        dense = head.no_mask_embed[channel].view(1, -1, 1, 1).expand(1, -1, *SIZE)
-        sparse = image.new_zeros(1, 0, image.shape[1]) if head.prompts is None else head.prompts[channel].view(1, 1, -1)
+        dense = head.no_mask_embed.weight[channel].view(1, -1, 1, 1).expand(1, -1, *SIZE)
+        sparse = (
+            image.new_zeros(1, 0, image.shape[1])
+            if head.prompts is None
+            else head.prompts.weight[channel].view(1, 1, -1)
+        )
         masks: Tensor = original.predict_masks(picture.unsqueeze(0), pe, sparse, dense)[0]
         return masks[0, 0]  # (4h, 4w)
 
-    channels = range(len(head.no_mask_embed))
+    channels = range(head.no_mask_embed.num_embeddings)
     return torch.stack([torch.stack([one(picture, c) for c in channels]) for picture in image])
 
 
@@ -84,11 +87,8 @@ def check_equality(both: Case) -> None:
 
 @pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
 @pytest.mark.parametrize(("channels", "chunk"), [(1, 0), (5, 0), (5, 2)])
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_logits_and_gradients_are_those_of_sams_own_decoder(
-    depth: int, channels: int, chunk: int, prompts: bool
-) -> None:
-    check_equality(case(channels, depth=depth, prompts=prompts, chunk=chunk))
+def test_logits_and_gradients_are_those_of_sams_own_decoder(channels: int, chunk: int, prompts: bool) -> None:
+    check_equality(case(channels, prompts=prompts, chunk=chunk))
 
 
 def test_so_they_are_at_its_true_width() -> None:
@@ -134,7 +134,7 @@ def test_a_prompt_token_for_each_channel_is_counted_once_more() -> None:
 
 @pytest.mark.parametrize("prompts", [False, True], ids=["", "with prompt tokens"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("chunk", [1, 3, 7, 20])
+@pytest.mark.parametrize("chunk", [3, 20])
 def test_chunks_change_nothing(chunk: int, checkpointing: bool, prompts: bool) -> None:
     both = case(7, prompts=prompts)
     head, _, image = both
@@ -158,14 +158,27 @@ def kept(run: Callable[[], Tensor]) -> int:
 
 
 def test_what_is_kept_for_the_backward_pass_is_little_and_next_to_nothing_with_checkpointing() -> None:
-    head, original, _ = case(8, dtype=torch.float32)
-    image = torch.randn(1, 32, 24, 32)
-    dense = head.no_mask_embed[:, :, None, None].expand(-1, -1, 24, 32)
+    head, original, _ = case(8, dtype=torch.float32, width=128)
+    image = torch.randn(1, 128, 24, 32)
+    dense = head.no_mask_embed.weight[:, :, None, None].expand(-1, -1, 24, 32)
     pe = head.pe_layer(24, 32).T.unflatten(1, (24, 32)).unsqueeze(0)
-    literally = kept(lambda: original.predict_masks(image, pe, image.new_zeros(8, 0, 32), dense)[0])
-    assert kept(lambda: head([image])) < 0.6 * literally
+    literally = kept(lambda: original.predict_masks(image, pe, image.new_zeros(8, 0, 128), dense)[0])
+    assert kept(lambda: head([image])) < 0.7 * literally
     head.checkpointing = True
     assert kept(lambda: head([image])) < 0.05 * literally
+
+
+@torch.no_grad()
+def test_it_multiplies_less_than_half_as_often() -> None:
+    with torch.device("meta"):
+        head, original = SamMaskHead(mask_decoder(), 13), mask_decoder()
+        image = torch.empty(1, 256, 64, 64)  # at 1024 pixels
+        with FlopCounterMode(display=False) as ours:
+            head.eval()([image])
+        with FlopCounterMode(display=False) as literally:
+            original.predict_masks(image, image, image.new_empty(13, 0, 256), image.new_empty(13, 256, 64, 64))
+    assert literally.get_total_flops() / 13 / 2e9 == pytest.approx(1.79, abs=0.005)
+    assert ours.get_total_flops() < literally.get_total_flops() / 2
 
 
 def test_parameters_are_used_only_where_their_module_is_called() -> None:
@@ -180,13 +193,15 @@ def test_parameters_are_used_only_where_their_module_is_called() -> None:
             assert module in called, name
 
 
-def test_bf16_autocast_stays_close() -> None:
+def test_bf16_stays_close() -> None:
     head, _, image = case(dtype=torch.float32)
     with torch.no_grad():
         exact = head([image])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rough = head([image])
+        rougher = head.bfloat16()([image.bfloat16()])
     assert torch.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.999
+    assert torch.cosine_similarity(rougher.float().flatten(), exact.flatten(), dim=0) > 0.99
 
 
 @torch.no_grad()
@@ -224,11 +239,12 @@ def test_hrnet_reads_the_blocks_and_refuses_the_neck() -> None:
 
 
 def test_a_model_of_sam_and_its_decoders_learns() -> None:
-    learner, images = model(SamMask()), torch.rand(2, 3, 32, 48)
+    learner, images = model(SamMask(checkpointing=False)), torch.rand(2, 3, 32, 48)
+    learner.select(["semseg"])
     target = torch.full((2, 32, 48), 3)
     optimizer = torch.optim.Adam(learner.decoders["semseg"].parameters(), lr=1e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(5):
         loss = nn.functional.cross_entropy(learner(images)["semseg"], target)
         optimizer.zero_grad()
         loss.backward()

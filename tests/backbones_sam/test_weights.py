@@ -78,9 +78,9 @@ def check_arrival(built: Built, state: Mapping[str, Tensor]) -> None:
     for task in TASKS:
         head = built.model.decoders[task.name].state_dict()
         decoder = {name: x for name, x in state.items() if name.startswith("mask_decoder.")}
-        assert head.keys() - {"prompts"} == {*decoder, "no_mask_embed", FREQUENCIES}
+        assert head.keys() - {"prompts.weight"} == {*decoder, NO_MASK, FREQUENCIES}
         assert all(torch.equal(head[name], x) for name, x in decoder.items())
-        assert torch.equal(head["no_mask_embed"], state[f"prompt_encoder.{NO_MASK}"].expand(task.channels, -1))
+        assert torch.equal(head[NO_MASK], state[f"prompt_encoder.{NO_MASK}"].expand(task.channels, -1))
         assert torch.equal(head[FREQUENCIES], state[f"prompt_encoder.{FREQUENCIES}"])
 
 
@@ -175,11 +175,11 @@ def test_a_file_for_another_model_is_refused(tmp_path: Path, state: dict[str, Te
     ("change", "message"),
     [
         (lambda state: state.pop("mask_decoder.iou_token.weight"), "1 keys .mask_decoder.iou_token.weight. missing"),
-        (lambda state: state.pop(f"prompt_encoder.{NO_MASK}"), "1 keys .no_mask_embed. missing"),
+        (lambda state: state.pop(f"prompt_encoder.{NO_MASK}"), "1 keys .no_mask_embed.weight. missing"),
         (lambda state: state.update({"mask_decoder.more": torch.zeros(1)}), "1 keys .mask_decoder.more. unexpected"),
         (
             lambda state: state.update({f"prompt_encoder.{NO_MASK}": torch.zeros(1, 8)}),
-            r"no_mask_embed has shape \(5, 8",
+            r"no_mask_embed.weight has shape \(5, 8",
         ),
     ],
     ids=["a token is missing", "the embedding is missing", "more than there is", "another width"],
@@ -257,4 +257,4 @@ def test_weights_that_are_not_asked_for_are_none() -> None:
     assert SamNano().pretrained_state(encoder) is None
     head = SamMask().build(TASKS[0], encoder)
     assert isinstance(head, SamMaskHead)
-    assert head.no_mask_embed.std(dim=0).min() > 0, "at random, every channel starts elsewhere"
+    assert head.no_mask_embed.weight.std(dim=0).min() > 0, "at random, every channel starts elsewhere"

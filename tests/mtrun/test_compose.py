@@ -101,8 +101,10 @@ def test_saved_values_stand_in_for_defaults_and_overrides_for_both() -> None:
 
 
 def test_saved_values_that_no_longer_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="saved configuration: seed='x'"):
+    with pytest.raises(ConfigError, match="saved configuration: seed='x' does not fit"):
         composed(saved={"seed": "x"})
+    with pytest.raises(ConfigError, match="saved configuration: gone=1 does not fit: Key 'gone' not in 'Toy'"):
+        composed(saved={"dataset": {"name": "toy", "gone": 1}})
 
 
 @pytest.mark.parametrize("name", ["demo", "paper/mtlora_pascal", "paper/mtlora_plus_pascal", "paper/mtlora_nyud"])
@@ -193,7 +195,7 @@ def test_hydra_leaves_the_command_line_and_the_environment_as_they_were(monkeypa
     assert os.environ["HYDRA_FULL_ERROR"] == "0"
 
 
-def test_the_first_failure_of_a_sweep_is_raised_after_the_others_ran() -> None:
+def test_the_first_failure_of_a_sweep_is_raised_after_the_others_ran(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
 
     def job(values: dict[str, Any]) -> None:
@@ -204,6 +206,7 @@ def test_the_first_failure_of_a_sweep_is_raised_after_the_others_ran() -> None:
     with pytest.raises(ConfigError, match="seed 0"):
         compose(Root("train", TrainConfig), ["-m", *TINY, "seed=0,1,2"], job)
     assert seen == [0, 1, 2]
+    assert "seed 1" in caplog.text
 
 
 def test_a_value_can_be_read_before_anything_is_composed() -> None:

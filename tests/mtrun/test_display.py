@@ -104,6 +104,13 @@ def test_warnings_and_logs_become_lines_on_stderr(capsys: pytest.CaptureFixture[
     assert second == "warning: a plugin is left out"
 
 
+def test_logging_is_left_as_it_was(mtrun: Mtrun) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers), root.level, warnings.showwarning
+    assert mtrun(*TINY, "--info", "all").code == 0
+    assert (list(root.handlers), root.level, warnings.showwarning) == before
+
+
 def test_sigterm_becomes_an_exception() -> None:
     with pytest.raises(signals.Terminated), signals.raising():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from mt_core.errors import ConfigError
 
 from .source import Root, composing, installed, is_choice
 
+log = logging.getLogger(__name__)
+
 Job = Callable[[dict[str, Any]], None]
 PRINTING = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help")
 
@@ -30,7 +33,7 @@ def compose(root: Root, arguments: Sequence[str], job: Job) -> None:
 
     Raises:
         ConfigError: if the command line cannot be composed.
-        Exception: whatever a job raised first; the other jobs of a sweep have run then.
+        Exception: whatever a job raised first; the other jobs of a sweep have run then, and their errors are logged.
     """
     failures: list[Exception] = []
 
@@ -49,6 +52,8 @@ def compose(root: Root, arguments: Sequence[str], job: Job) -> None:
             raise ConfigError(explain(error, root)) from error
         except ValueError as error:
             raise ConfigError(f"{error}; see mtrun --help") from error  # flags that exclude each other
+    for failure in failures[1:]:
+        log.error("%s", failure)
     if failures:
         raise failures[0]
 

@@ -156,13 +156,15 @@ def options_node(root: Root, group: str, name: str) -> DictConfig:
 def _fill(node: DictConfig, values: Mapping[str, Any]) -> None:
     """Put saved values into a config; what a nested options class does not have is left out."""
     for key, value in values.items():
-        if OmegaConf.is_dict(node[key]) and isinstance(value, dict) and OmegaConf.get_type(node[key]) is not dict:
-            _fill(node[key], {name: item for name, item in value.items() if name in node[key]})
-        else:
-            try:
-                node[key] = value
-            except OmegaConfBaseException as error:
-                raise ConfigError(f"the run's saved configuration: {key}={value!r}: {error}") from error
+        inner = node.get(key) if key in node else None
+        if isinstance(inner, DictConfig) and isinstance(value, dict) and OmegaConf.get_type(inner) is not dict:
+            _fill(inner, {name: item for name, item in value.items() if name in inner})
+            continue
+        try:
+            node[key] = value
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"the run's saved configuration: {key}={value!r} does not fit: {reason}") from error
 
 
 def _open(node: DictConfig) -> None:

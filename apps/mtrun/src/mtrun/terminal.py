@@ -38,19 +38,20 @@ class _Handler(logging.Handler):
 def logging_to_stderr() -> Iterator[None]:
     """Within, log records and Python's warnings go to stderr, a line each."""
     global _stderr
-    root, handler, level, show = logging.getLogger(), _Handler(), logging.getLogger().level, warnings.showwarning
+    root, show = logging.getLogger(), warnings.showwarning
+    handlers, level = list(root.handlers), root.level
 
     def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
         logging.getLogger("mtrun").warning("%s", message)
 
     _stderr = console(sys.stderr)
-    root.addHandler(handler)
+    root.addHandler(_Handler())
     root.setLevel(logging.INFO)
     warnings.showwarning = show_warning
     try:
         yield
     finally:
         warnings.showwarning = show
-        root.removeHandler(handler)
+        root.handlers[:] = handlers  # without those that Hydra adds when it prints
         root.setLevel(level)
         _stderr = None

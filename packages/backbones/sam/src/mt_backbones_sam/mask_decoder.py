@@ -218,11 +218,9 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = sam.output_hypernetworks_mlps
         self.iou_prediction_head = sam.iou_prediction_head
 
-    def tokens(self, device: torch.device) -> Tensor:
-        """The five tokens, (1, T, C). Looked up, not read, since ZeRO-3 gathers weights on calls."""
-        tables = (cast(nn.Embedding, table) for table in (self.iou_token, self.mask_tokens))
-        rows = [table(torch.arange(table.num_embeddings, device=device)) for table in tables]
-        return torch.cat(rows).unsqueeze(0)
+    def tokens(self) -> Tensor:
+        """SAM's five tokens: (1, T, C)"""
+        return torch.cat([rows(self.iou_token), rows(self.mask_tokens)]).unsqueeze(0)
 
     def forward(
         self, queries: Tensor, tokens: Tensor, means: Tensor, image: Tensor, pe: Tensor, dense: Tensor
@@ -253,6 +251,11 @@ class MaskDecoder(nn.Module):
         x = (x.flatten(1, -2) @ weights.unsqueeze(-1)).unflatten(1, (*size, 2, 2, 2, 2)).squeeze(-1)
         x = x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 6).flatten(1, 3)  # (M, 4H, 4W)
         return x.unflatten(0, (pictures, maps))  # type: ignore[no-any-return]
+
+
+def rows(table: nn.Embedding) -> Tensor:
+    """All the rows of a table (N, C): looked up, not read, because ZeRO-3 gathers weights when a module is called."""
+    return cast(Tensor, table(torch.arange(table.num_embeddings, device=table.weight.device)))
 
 
 def _last(norm: modeling.mask_decoder.LayerNorm2d) -> nn.LayerNorm:

@@ -19,7 +19,7 @@ from mt_core.errors import CheckpointError, ConfigError
 from mt_core.task import Task
 from mt_core.weights import load_into
 
-from .mask_decoder import MaskDecoder
+from .mask_decoder import MaskDecoder, rows
 
 WIDTH = 256  # of SAM's mask decoder, whatever the encoder's size
 
@@ -35,7 +35,8 @@ class PositionEncoding(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
 
     def forward(self, height: int, width: int) -> Tensor:
-        across, down = self.positional_encoding_gaussian_matrix  # (C / 2), (C / 2)
+        matrix = self.positional_encoding_gaussian_matrix
+        across, down = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # (C / 2), (C / 2)
         y, x = _centres(height, down), _centres(width, across)  # in [-1, 1]
         # a sum of products rather than a matrix product, which autocast would round to bf16
         phase = 2 * math.pi * ((y * down).unsqueeze(1) + x * across)  # (H, W, C / 2)
@@ -66,18 +67,19 @@ class SamMaskHead(nn.Module):
     ) -> None:
         super().__init__()
         self.mask_decoder, self.pe_layer = MaskDecoder(sam), PositionEncoding(sam.transformer_dim)
-        self.no_mask_embed = nn.Parameter(torch.randn(channels, sam.transformer_dim))
-        self.prompts = nn.Parameter(torch.randn(channels, sam.transformer_dim)) if prompts else None
+        self.no_mask_embed = nn.Embedding(channels, sam.transformer_dim)
+        self.prompts = nn.Embedding(channels, sam.transformer_dim) if prompts else None
         self.chunk, self.checkpointing = chunk or channels, checkpointing
 
     def forward(self, features: list[Tensor]) -> Tensor:
         image = features[-1]
-        pe = self.pe_layer(*image.shape[-2:])
-        tokens = self.mask_decoder.tokens(image.device)  # (1, T, C)
+        pe = self.pe_layer(*image.shape[-2:]).to(image.dtype)  # (h * w, C)
+        tokens, dense = self.mask_decoder.tokens(), rows(self.no_mask_embed)  # (1, T, C), (N, C)
         if self.prompts is not None:
-            tokens = torch.cat([tokens.expand(len(self.prompts), -1, -1), self.prompts.unsqueeze(1)], dim=1)
+            tokens = torch.cat([tokens.expand(len(dense), -1, -1), rows(self.prompts).unsqueeze(1)], dim=1)
         queries, means = self.mask_decoder.transformer.begin(tokens, image.flatten(2).mT, pe)
-        return torch.cat([self._maps(queries, tokens, means, image, pe, at) for at in self._chunks()], dim=1)
+        chunks = [slice(i, i + self.chunk) for i in range(0, len(dense), self.chunk)]
+        return torch.cat([self._maps(queries, tokens, means, image, pe, dense, at) for at in chunks], dim=1)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take over what SAM has learned; every channel starts with the embedding for "no mask given".
@@ -86,25 +88,24 @@ class SamMaskHead(nn.Module):
             CheckpointError: if `state`, under SAM's names, is not that of such a mask decoder, or is not finite.
         """
         names = {f"prompt_encoder.pe_layer.{key}": f"pe_layer.{key}" for key in self.pe_layer.state_dict()}
-        names |= {"prompt_encoder.no_mask_embed.weight": "no_mask_embed"}
+        names |= {"prompt_encoder.no_mask_embed.weight": "no_mask_embed.weight"}
         own = {names.get(key, key): x for key, x in state.items() if key in names or key.startswith("mask_decoder.")}
-        if "no_mask_embed" in own:
-            own["no_mask_embed"] = own["no_mask_embed"].repeat(len(self.no_mask_embed), 1)
+        if (embedding := own.get("no_mask_embed.weight")) is not None:
+            own["no_mask_embed.weight"] = embedding.repeat(self.no_mask_embed.num_embeddings, 1)
         if self.prompts is not None:
-            own["prompts"] = self.prompts.detach()
+            own["prompts.weight"] = self.prompts.weight.detach()
         source = "the mask decoder of the backbone's checkpoint"
         load_into(self, own, source)
         if bad := [key for key, x in own.items() if not bool(x.isfinite().all())]:
             raise CheckpointError(f"{source}: {bad[0]} holds NaN or infinity; the file is damaged")
 
-    def _chunks(self) -> list[slice]:
-        return [slice(i, i + self.chunk) for i in range(0, len(self.no_mask_embed), self.chunk)]
-
-    def _maps(self, queries: Tensor, tokens: Tensor, means: Tensor, image: Tensor, pe: Tensor, at: slice) -> Tensor:
+    def _maps(
+        self, queries: Tensor, tokens: Tensor, means: Tensor, image: Tensor, pe: Tensor, dense: Tensor, at: slice
+    ) -> Tensor:
         """The maps of the channels `at`: (B, n, 4h, 4w)"""
         if len(tokens) > 1:  # each channel has its own
             queries, tokens, means = queries[at], tokens[at], means[:, at]
-        inputs = queries, tokens, means, image, pe, self.no_mask_embed[at]
+        inputs = queries, tokens, means, image, pe, dense[at]
         if self.checkpointing and self.training:
             return cast(Tensor, checkpoint(self.mask_decoder, *inputs, use_reentrant=False))
         return cast(Tensor, self.mask_decoder(*inputs))
@@ -126,7 +127,7 @@ class SamMask(Decoder):
     """
 
     prompt_tokens: bool = False
-    chunk: int = 8
+    chunk: int = 4
     checkpointing: bool = True
 
     def __post_init__(self) -> None:
