@@ -6,7 +6,11 @@ HOMES = {
     (kind, name): dist
     for kind, dist, names in (
         ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
+        ("adapters", "mt-adapters-tglora", ("tglora",)),
         ("adapters", "mt-adapters-tora", ("tora",)),
+        ("adapters", "mt-adapters-vmt", ("vmt", "vmt_lite")),
+        ("backbones", "mt-backbones-pvt", ("pvt_nano", "pvt_tiny", "pvt_small", "pvt_medium", "pvt_large")),
+        ("backbones", "mt-backbones-pvt", tuple(f"pvt_v2_b{i}" for i in range(6))),
         ("backbones", "mt-backbones-sam", ("sam_vit_nano", "sam_vit_b", "sam_vit_l", "sam_vit_h")),
         ("decoders", "mt-backbones-sam", ("sam_mask",)),
         ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),

@@ -1,0 +1,1 @@
+"""TGLoRA: low-rank adaptation along a tree of task groups, as a plugin of mt-adapters."""
