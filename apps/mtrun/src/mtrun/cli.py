@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
-    words = [word for word in words if word != "--json"]
+    words = ["show=true" if word == "--show" else word for word in words if word != "--json"]
     try:
         with signals.raising():
             return _run(words, as_json)

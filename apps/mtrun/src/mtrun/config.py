@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 from mt_core.errors import ConfigError
 from mt_core.options import from_dict
 
-from .recipe import AugmentOptions, LossOptions, RunningOptions, TrainerOptions
+from .recipe import AugmentOptions, LossOptions, PlanOptions, RunningOptions, TrainerOptions
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class TrainConfig(Config):
     Attributes:
         adapter: what is trained in the backbone; its options are adapter.X.
         backbone: the frozen encoder; its options are backbone.X.
-        decoder: the head of each task; auto takes what suits the backbone.
+        decoder: the head of each task; auto takes SAM's own for SAM's neck, else that of the adapter's paper.
         dataset: the pictures; its options are dataset.X.
         engine: what computes the steps.
         tasks: which tasks, NAME or NAME:CHANNELS, in order; null: all that the data set has.
@@ -77,6 +77,7 @@ class TrainConfig(Config):
     loss: LossOptions = field(default_factory=LossOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    plan: PlanOptions = field(default_factory=PlanOptions)
 
     groups: ClassVar[Mapping[str, str | None]] = {
         "adapter": "mtlora",
@@ -90,6 +91,19 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed}: expected a whole number from 0 on")
+
+
+@dataclass
+class PlanConfig(TrainConfig):
+    """A plan for a training run; the same options as of `train`.
+
+    Attributes:
+        show: print the plan and write its picture; with plan.file, of that plan, and look at no data. --show sets it.
+        output: with plan.file, the picture to write; null: plan.png in the current folder.
+    """
+
+    show: bool = False
+    output: str | None = None
 
 
 @dataclass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Group
@@ -90,6 +91,16 @@ class Bar(Lines):
     def close(self) -> None:
         if hasattr(self, "bar"):
             self.bar.stop()
+
+
+@contextmanager
+def showing() -> Iterator[Lines]:
+    """A live bar on a terminal, plain lines elsewhere."""
+    display = Bar() if terminal.stderr().is_terminal else Lines()
+    try:
+        yield display
+    finally:
+        display.close()
 
 
 def training_table(result: Mapping[str, Any]) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from mt_core.adapter import Adapter
 from mt_core.augment import Augment, evaluation_transform, training_transform
 from mt_core.backbone import Backbone
-from mt_core.build import ModelSpec, entry, spec_of
+from mt_core.build import ModelSpec, entry, spec_of, usual_decoder
 from mt_core.dataset import Dataset, choose
 from mt_core.decoder import Decoder
 from mt_core.errors import ConfigError
@@ -21,6 +21,7 @@ from mt_core.task import Task
 
 from .config import TrainConfig
 from .engine import ENGINES, Engine
+from .plans import plan_for
 from .recipe import AugmentOptions, LossOptions
 from .source import AUTO
 
@@ -118,12 +119,12 @@ def _spec(config: TrainConfig, dataset: Dataset, tasks: tuple[Task, ...]) -> Mod
     adapter: Adapter = chosen("adapters", config.adapter)
     backbone: Backbone = chosen("backbones", config.backbone)
     head = config.decoder["name"]
-    head = backbone.usual_decoder() if head == AUTO else head
+    head = usual_decoder(backbone, adapter) if head == AUTO else head
     decoder: Decoder = entry("decoders", head, _without_name(config.decoder))
     size = dataset.image_size if config.image_size is None else config.image_size
     if min(size) < 1:
         raise ConfigError(f"image_size={list(size)}: expected [height, width] in pixels")
-    return spec_of(
+    spec = spec_of(
         (config.backbone["name"], backbone),
         (config.adapter["name"], adapter),
         (head, decoder),
@@ -131,6 +132,7 @@ def _spec(config: TrainConfig, dataset: Dataset, tasks: tuple[Task, ...]) -> Mod
         size,
         config.seed,
     )
+    return spec if config.plan.file is None else replace(spec, plan=plan_for(spec.adapter.name, config.plan.file))
 
 
 def _engine(config: TrainConfig) -> Engine:

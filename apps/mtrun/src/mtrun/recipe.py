@@ -135,6 +135,24 @@ class TrainerOptions(RunningOptions):
 
 
 @dataclass
+class PlanOptions:
+    """What an adapter that plans (TGLoRA) finds out before training, or where it is written.
+
+    Attributes:
+        file: one that was made before: a file, a folder of `mtrun plan`, a run or an artefact; null: make one.
+        steps: that the decoders are fine-tuned on the frozen backbone; null: a tenth of the run's.
+        examples: training pictures that the adapter looks at, at most.
+    """
+
+    file: str | None = None
+    steps: int | None = None
+    examples: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least("plan", self, steps=1, examples=1)
+
+
+@dataclass
 class AugmentOptions:
     """How training pictures and their labels are varied.
 

@@ -6,6 +6,7 @@ override, an experiment or a sweep, so that a run does not pay for what it does 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -145,6 +146,9 @@ def options_node(root: Root, group: str, name: str) -> DictConfig:
     if "name" in node:
         raise PluginError(f"{group} {name!r}: an option must not be called `name`; that is the plugin's own")
     with open_dict(node):
+        for option in dataclasses.fields(cls):
+            if not option.init:
+                del node[option.name]  # state of the object, which nobody sets
         node["name"] = name
     saved = root.saved.get(group, {})
     if saved.get("name") == name:

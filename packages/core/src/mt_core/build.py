@@ -16,6 +16,7 @@ from .discovery import registry
 from .errors import CheckpointError, ConfigError
 from .model import MultiTaskModel
 from .options import from_dict, to_dict
+from .planning import follow
 from .task import Task
 from .tasks import task_from_json
 from .weights import load_into, state_hash
@@ -37,6 +38,7 @@ class ModelSpec:
         image_size: (height, width) of the pictures it is built for.
         tasks: descriptions as `Task.to_json` gives them, in order.
         seed: where random initialisation starts, the base's included when it has no pretrained weights.
+        plan: what a `PlanningAdapter` found in the data; empty without.
     """
 
     backbone: Entry
@@ -45,6 +47,7 @@ class ModelSpec:
     tasks: tuple[dict[str, Any], ...]
     image_size: tuple[int, int]
     seed: int = 0
+    plan: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
@@ -91,6 +94,12 @@ def entry(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     return from_dict(registry(kind)[name], options, f"{kind[:-1]} {name}")
 
 
+def usual_decoder(backbone: Backbone, adapter: Adapter) -> str:
+    """The decoder that `decoder=auto` takes: what the backbone brings for its features, else that of the adapter's
+    paper, else hrnet."""
+    return backbone.usual_decoder() or adapter.usual_decoder or "hrnet"
+
+
 def spec_of(
     backbone: tuple[str, Backbone],
     adapter: tuple[str, Adapter],
@@ -99,9 +108,9 @@ def spec_of(
     image_size: tuple[int, int],
     seed: int = 0,
 ) -> ModelSpec:
-    """The description of a model from names and options objects."""
+    """The description of a model from names and options objects, with what the backbone left open settled."""
     return ModelSpec(
-        backbone=Entry(backbone[0], to_dict(backbone[1])),
+        backbone=Entry(backbone[0], to_dict(backbone[1].settled(decoder[0]))),
         adapter=Entry(adapter[0], to_dict(adapter[1])),
         decoder=Entry(decoder[0], to_dict(decoder[1])),
         tasks=tuple(task.to_json() for task in tasks),
@@ -118,10 +127,12 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> Built:
         CheckpointError: if pretrained weights cannot be read or do not fit.
     """
     backbone: Backbone = entry("backbones", spec.backbone.name, spec.backbone.options)
+    backbone = backbone.settled(spec.decoder.name)  # a description that `spec_of` did not make may leave things open
     adapter: Adapter = entry("adapters", spec.adapter.name, spec.adapter.options)
     decoder: Decoder = entry("decoders", spec.decoder.name, spec.decoder.options)
     kinds = registry("tasks")
     tasks = [task_from_json(description, kinds) for description in spec.tasks]
+    adapter = follow(adapter, spec.plan, [task.name for task in tasks], spec.adapter.name)
     meta = torch.device(device).type == "meta"
     with _seeded(spec.seed), torch.device("meta" if meta else "cpu"):
         encoder = backbone.build(spec.image_size)

@@ -59,6 +59,15 @@ VERBS = {
         resumes=True,
         examples=("mtrun predict input=DIR_OR_FILE checkpoint=RUN output=DIR tasks=[depth]",),
     ),
+    "plan": Verb(
+        "let an adapter that plans (TGLoRA) look at the data, and show what it found; train does the same by itself",
+        "mtrun.verbs.plan:plan",
+        "PlanConfig",
+        examples=(
+            "mtrun plan adapter=tglora backbone=swin_tiny dataset=pascal dataset.root=DIR --show",
+            "mtrun plan --show plan.file=RUN",
+        ),
+    ),
     "params": Verb(
         "count parameters and operations of what `train` would train; needs no data",
         "mtrun.verbs.params:params",
