@@ -116,6 +116,27 @@ def test_one_task_alone_runs_one_encoder_pass(plain: tuple[Encoder, Tensor]) -> 
     assert_close(attachment.features(levels)["depth"], whole["depth"], **CLOSE)
 
 
+def test_a_task_at_a_time_ends_at_the_weights_of_the_stacked_form(plain: tuple[Encoder, Tensor]) -> None:
+    encoder, images = plain[0].float(), plain[1].float()
+    ended = []
+    for passes in ([TASKS], [(task,) for task in TASKS]):
+        torch.manual_seed(1)
+        attachment = adapted(encoder, ToRA(ranks=RANKS, dropout=0.0))
+        core = next(name for name, _ in attachment.encoder.named_parameters() if name.endswith("core"))
+        start = attachment.encoder.get_parameter(core).detach().clone()
+        optimizer = torch.optim.SGD([p for p in attachment.encoder.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            for tasks in passes:
+                attachment.select(tasks)
+                features = attachment.features(attachment.encoder(images))
+                torch.stack([x.sin().mean() for levels in features.values() for x in levels]).sum().backward()
+            optimizer.step()
+        ended.append(attachment.encoder.state_dict())
+    assert_close(*ended, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(ended[0][core], start)
+
+
 def test_the_update_is_tensorlys_product_of_modes() -> None:
     torch.manual_seed(0)
     module = TuckerLinear(nn.Linear(7, 9).double(), Streams.trunk(TASKS), RANKS, 0.5, 0.0, 1.0, (), norm)
