@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mt_core.backbone import Backbone
-from mt_core.build import Built, Entry, ModelSpec, build, entry, spec_of
+from mt_core.build import Built, Entry, ModelSpec, build, entry, spec_of, usual_decoder
 from mt_core.errors import CheckpointError, ConfigError, PluginError
 from mt_core.tasks import Depth, Segmentation
 from mt_core.weights import state_hash
@@ -136,6 +136,51 @@ def test_a_description_is_made_from_objects(spec: ModelSpec) -> None:
     made = spec_of(backbone, ("toy_lora", ToyLoRA(3)), ("toy", ToyDecoder()), tasks, (16, 24), seed=5)
     assert made.backbone.options == {"pretrained": False, "checkpoint": "", "width": 6}
     assert replace(made, backbone=Entry("toy")) == spec
+
+
+@dataclass(kw_only=True)
+class Undecided(ToyBackbone):
+    """The toys' backbone whose width, left at 0, is the decoder's to settle."""
+
+    width: int = 0
+
+    def settled(self, decoder: str) -> Undecided:
+        return self if self.width else replace(self, width=len(decoder))
+
+
+def test_a_description_says_what_the_backbone_left_open() -> None:
+    adapter, decoder, tasks = ("toy_lora", ToyLoRA()), ("eight---", ToyDecoder()), (Depth("depth"),)
+    for given, recorded in ((0, 8), (4, 4)):
+        made = spec_of(("toy", Undecided(width=given)), adapter, decoder, tasks, (16, 24))
+        assert made.backbone.options["width"] == recorded
+
+
+def test_a_description_that_leaves_it_open_is_built_as_if_it_said_it(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyBackbone, "settled", lambda self, decoder: replace(self, width={"toy": 10}[decoder]))
+    assert [level.channels for level in build(spec).model.encoder.levels] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("brought", "of_the_paper", "expected"),
+    [
+        ("sam_mask", "segformer", "sam_mask"),
+        ("sam_mask", "", "sam_mask"),
+        ("", "segformer", "segformer"),
+        ("", "", "hrnet"),
+    ],
+)
+def test_auto_is_the_backbones_own_decoder_else_the_papers_else_hrnet(
+    brought: str, of_the_paper: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyBackbone, "usual_decoder", lambda self: brought)
+    monkeypatch.setattr(ToyLoRA, "usual_decoder", of_the_paper)
+    assert usual_decoder(ToyBackbone(), ToyLoRA()) == expected
+
+
+def test_without_a_word_from_either_auto_is_hrnet() -> None:
+    assert usual_decoder(ToyBackbone(), ToyLoRA()) == "hrnet"
 
 
 def test_a_description_survives_json(spec: ModelSpec) -> None:

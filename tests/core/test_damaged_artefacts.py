@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mt_core import artefact
-from mt_core.artefact import CONFIG, MANIFEST, WEIGHTS, load_artefact, read_spec
+from mt_core.artefact import CONFIG, MANIFEST, WEIGHTS, load_artefact, read_spec, save
+from mt_core.build import Built
 from mt_core.errors import CheckpointError, ConfigError
 from mt_core.files import sha256
+from mt_core.testing.miniatures import randomise
 
 
 def rewrite(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -142,3 +147,63 @@ def test_a_plugin_that_is_not_installed_is_named(folder: Path) -> None:
     rewrite(folder, CONFIG, lambda c: {**c, "model": {**c["model"], "adapter": {"name": "mtlora", "options": {}}}})
     with pytest.raises(ConfigError, match=r"adapter 'mtlora' is not installed. It comes with: pip install"):
         load_artefact(folder)
+
+
+FILES = (CONFIG, WEIGHTS, MANIFEST)
+
+
+def flip(folder: Path, other: Path, name: str, draw: random.Random) -> str:
+    """One bit, anywhere in a file."""
+    data = bytearray((folder / name).read_bytes())
+    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    (folder / name).write_bytes(data)
+    return name
+
+
+def truncate(folder: Path, other: Path, name: str, draw: random.Random) -> str:
+    """The end of a file is gone; of a manifest more than its last line break."""
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: draw.randrange(len(data) - 1)])
+    return name
+
+
+def swap(folder: Path, other: Path, name: str, draw: random.Random) -> str:
+    """A file of another artefact, or another file of this one."""
+    source = other / name if draw.random() < 0.5 else folder / draw.choice([file for file in FILES if file != name])
+    shutil.copy(source, folder / name)
+    return "" if name == MANIFEST else name  # another's manifest makes the other files the wrong ones
+
+
+def add(folder: Path, other: Path, name: str, draw: random.Random) -> str:
+    """A file, a folder or a link too many."""
+    extra = f"{draw.choice('abc')}{draw.randrange(100)}.{draw.choice(['py', 'bin', 'safetensors', 'json'])}"
+    kinds: list[Callable[[Path], Any]] = [Path.touch, Path.mkdir, lambda path: path.symlink_to(folder / name)]
+    draw.choice(kinds)(folder / extra)
+    return extra
+
+
+def remove(folder: Path, other: Path, name: str, draw: random.Random) -> str:
+    (folder / name).unlink()
+    return name
+
+
+KINDS_OF_DAMAGE = (flip, truncate, swap, add, remove)
+
+
+def test_two_hundred_random_corruptions_are_refused_with_exit_4_naming_the_file(built: Built, tmp_path: Path) -> None:
+    whole, other, folder = tmp_path / "whole", tmp_path / "other", tmp_path / "artefact"
+    save(whole, built)
+    randomise([p for p in built.model.parameters() if p.requires_grad], 0.1)
+    save(other, replace(built, spec=replace(built.spec, seed=6)))
+    for number in range(200):
+        draw = random.Random(number)
+        shutil.copytree(whole, folder)
+        damage = KINDS_OF_DAMAGE[number % len(KINDS_OF_DAMAGE)]
+        named = damage(folder, other, draw.choice(FILES), draw)
+        with pytest.raises(CheckpointError) as caught:
+            load_artefact(folder)
+        assert caught.value.exit_code == 4
+        what = f"{number} {damage.__name__}: {caught.value}"
+        assert named in str(caught.value) or "trained on another base" in str(caught.value), what
+        assert str(folder) in str(caught.value), what
+        shutil.rmtree(folder)

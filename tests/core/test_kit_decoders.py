@@ -24,8 +24,23 @@ class AlwaysSeven(Finest):
 
 
 class LearnsNothing(Finest):
+    def __init__(self, incoming: int, channels: int) -> None:
+        super().__init__(incoming, channels)
+        self.requires_grad_(False)
+
+
+class LetsNoGradientThrough(Finest):
     def forward(self, features: list[Tensor]) -> Tensor:
-        return super().forward(features).detach()
+        return super().forward([level.detach() for level in features])
+
+
+class NormalisesAverages(Finest):
+    def __init__(self, incoming: int, channels: int) -> None:
+        super().__init__(incoming, channels)
+        self.norm = nn.BatchNorm2d(incoming)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return super().forward([features[0] + self.norm(features[0].mean((2, 3), keepdim=True))])
 
 
 class HasAnEmptyWeight(Finest):
@@ -38,6 +53,8 @@ BROKEN_HEADS = {
     MixesImages: "test_images_do_not_mix",
     AlwaysSeven: "test_gives_a_map_for_every_channel",
     LearnsNothing: "test_something_learns",
+    LetsNoGradientThrough: "test_the_encoder_learns_through_it",
+    NormalisesAverages: "test_trains_on_a_single_picture",
     HasAnEmptyWeight: "test_no_parameter_is_empty",
 }
 

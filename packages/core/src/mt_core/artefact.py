@@ -10,10 +10,11 @@ An artefact without a manifest is one that was never finished.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
@@ -45,6 +46,14 @@ def load_trained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         CheckpointError: if a name is missing or unexpected, or a shape or type differs; nothing is changed then.
     """
     own = trained_state(model)
+    check_trained(own, state, source)
+    with torch.no_grad():
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def check_trained(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a trained state whose names, types or shapes are not a model's own. Raises CheckpointError."""
     if own.keys() != state.keys():
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise CheckpointError(f"{source}: missing {missing[:3] or 'nothing'}, unexpected {extra[:3] or 'nothing'}")
@@ -52,9 +61,6 @@ def load_trained(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         found, expected = (value.dtype, tuple(value.shape)), (own[name].dtype, tuple(own[name].shape))
         if found != expected:
             raise CheckpointError(f"{source}: {name} is {found[0]} {found[1]}, expected {expected[0]} {expected[1]}")
-    with torch.no_grad():
-        for name, value in state.items():
-            own[name].copy_(value)
 
 
 def save(folder: Path, built: Built, state: Mapping[str, Tensor] | None = None) -> None:
@@ -110,6 +116,8 @@ def load_artefact(folder: Path, device: str | torch.device = "cpu", checkpoint: 
     if checkpoint:
         options = {**spec.backbone.options, "checkpoint": checkpoint, "pretrained": False}
         spec = replace(spec, backbone=Entry(spec.backbone.name, options))
+    state = _read_weights(folder)
+    check_trained(_shapes(spec, folder), state, str(folder / WEIGHTS))  # before memory is taken for a model
     built = build(spec)
     expected = _read_json(folder / MANIFEST, ("format", "base_sha256", "files"))["base_sha256"]
     if built.base != expected:
@@ -117,10 +125,6 @@ def load_artefact(folder: Path, device: str | torch.device = "cpu", checkpoint: 
             f"{folder}: trained on another base: the weights of backbone {spec.backbone.name} have hash "
             f"{built.base[:12]}, the artefact needs {str(expected)[:12]}; give the weights it was trained with"
         )
-    try:
-        state = safetensors.torch.load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from error
     load_trained(built.model, state, str(folder / WEIGHTS))
     built.model.to(device).eval()
     return built
@@ -148,6 +152,24 @@ def find(path: Path) -> Path:
     return (best or complete)[-1]
 
 
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+
+
+def _shapes(spec: ModelSpec, folder: Path) -> dict[str, Tensor]:
+    """The trained state that a description leads to, without values; a description may be anybody's."""
+    try:
+        return trained_state(build(spec, "meta").model)
+    except MTError as error:
+        raise type(error)(f"{folder / CONFIG} asks for what cannot be: {error}") from error
+    except Exception as error:  # torch refuses what makes no sense in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder / CONFIG} describes no model that can be built: {reason}") from error
+
+
 def _verify(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; expected an artefact with {CONFIG}, {WEIGHTS} and {MANIFEST}")
@@ -172,12 +194,31 @@ def _verify(folder: Path) -> None:
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise CheckpointError(f"{path} is {path.stat().st_size} bytes; a description has a few kilobytes")
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    value = read_json(path)
     if not isinstance(value, dict) or set(value) != set(keys):
         raise CheckpointError(f"{path}: expected an object with {', '.join(keys)}")
     return value
+
+
+def read_json(path: Path) -> Any:
+    """What a small JSON file holds. For files that anybody may have written: no NaN, no infinity, UTF-8 only.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"{path} cannot be read: it is missing, or no file")
+        if path.stat().st_size > LARGEST_JSON:
+            raise CheckpointError(f"{path} is {path.stat().st_size} bytes; a description has a few kilobytes")
+        return json.loads(path.read_bytes().decode(), parse_constant=_no_number, parse_float=_finite)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _no_number(text)

@@ -46,6 +46,10 @@ class Encoder(nn.Module, ABC):
         """A plain (merged) state dict under the names of the library the backbone comes from."""
         return dict(state)
 
+    def layouts(self, state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The same under the names of every library that can load it, by name; `original` is the usual one."""
+        return {"original": self.original(state)}
+
 
 @dataclass(kw_only=True)
 class Backbone(ABC):
@@ -77,8 +81,12 @@ class Backbone(ABC):
         """
 
     def usual_decoder(self) -> str:
-        """The name of the decoder that suits it, which `decoder=auto` takes."""
-        return "hrnet"
+        """The name of the decoder that it brings for the features it gives; empty if it has none of its own."""
+        return ""
+
+    def settled(self, decoder: str) -> Backbone:
+        """The same, with the options that were left at `auto` settled for the decoder of this name."""
+        return self
 
     @classmethod
     @abstractmethod

@@ -30,6 +30,9 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+LARGEST_SIDE = 16384  # pixels; a damaged description must not ask for all memory
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything that determines a model but its trained weights. Plain values: it is what an artefact records.
@@ -48,6 +51,12 @@ class ModelSpec:
     image_size: tuple[int, int]
     seed: int = 0
     plan: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(1 <= side <= LARGEST_SIDE for side in self.image_size):
+            raise ConfigError(
+                f"image_size={list(self.image_size)}: expected [height, width] in pixels, up to {LARGEST_SIDE}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
@@ -68,6 +77,15 @@ class ModelSpec:
                 raise ConfigError(f"model description: {kind} is missing; expected its name and options")
             plain[kind] = from_dict(Entry, plain[kind], f"model description: {kind}")
         return from_dict(cls, plain, "model description")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model remembers of how it was built: the fields of `Built`, without the model."""
+
+    spec: ModelSpec
+    base: str
+    random: bool
 
 
 @dataclass
@@ -139,6 +157,7 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> Built:
         loaded = False if meta else _load_pretrained(backbone, encoder, spec.backbone.name)
         base = "" if meta else state_hash(encoder.state_dict())
         model = MultiTaskModel(encoder, adapter, decoder, tasks)
+    model.origin = Origin(spec, base, random=not loaded)
     return Built(model.to(device), spec, base, random=not loaded)
 
 

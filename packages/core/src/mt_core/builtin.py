@@ -9,7 +9,8 @@ from .hookspecs import hookimpl
 
 @hookimpl
 def mt_decoders() -> Mapping[str, type | str]:
-    return {"hrnet": "mt_core.decoders.hrnet:HRNet"}
+    names = {"hrnet": "HRNet", "aspp": "ASPP", "segformer": "Segformer"}
+    return {name: f"mt_core.decoders.{name}:{cls}" for name, cls in names.items()}
 
 
 @hookimpl

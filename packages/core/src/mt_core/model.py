@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,9 @@ from .decoder import Decoder
 from .errors import ConfigError
 from .task import Task
 
+if TYPE_CHECKING:
+    from .build import Origin
+
 
 class MultiTaskModel(nn.Module):
     """Images to the logits of every task.
@@ -25,10 +30,14 @@ class MultiTaskModel(nn.Module):
         adapter: what to train in it.
         decoder: builds one head per task.
         tasks: what to predict, in the order that everything keeps.
+
+    Attributes:
+        origin: the description it was built from, which an artefact needs; None if it was put together by hand.
     """
 
     mean: Tensor
     std: Tensor
+    origin: Origin | None = None
 
     def __init__(self, encoder: Encoder, adapter: Adapter, decoder: Decoder, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -62,6 +71,27 @@ class MultiTaskModel(nn.Module):
         """Pixels in [0, 1], (B, 3, H, W) -> {task: prediction in the units of its labels}, without gradients."""
         with torch.no_grad():
             return {name: self.tasks[name].predict(logits) for name, logits in self(images).items()}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write its artefact into a new folder. See `mt_core.hub`."""
+        from .hub import save_pretrained
+
+        save_pretrained(self, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device = "cpu", *, checkpoint: str = "", revision: str | None = None
+    ) -> MultiTaskModel:
+        """A trained model from a folder or from the Hugging Face hub. See `mt_core.hub`."""
+        from .hub import from_pretrained
+
+        return from_pretrained(name, device, checkpoint=checkpoint, revision=revision)
+
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Put its artefact into a repository of the Hugging Face hub; the address. See `mt_core.hub`."""
+        from .hub import push_to_hub
+
+        return push_to_hub(self, repo, private=private)
 
     def penalty(self) -> Tensor | None:
         """The adapter's regulariser over all its sites: (), or None where it has none."""

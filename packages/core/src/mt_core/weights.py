@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def read_state(uri: str) -> dict[str, Tensor]:
     path = Path(uri)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {uri}: no such file, and no plugin knows it; give a weights file")
+    _refuse_inflating(path)
     try:
         state = _read(path)
     except Exception as error:
@@ -75,6 +77,22 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.view(-1).view(torch.uint8).numpy().data if value.numel() else b"")
     return digest.hexdigest()
+
+
+def _refuse_inflating(path: Path) -> None:
+    """Look into a zip file, as torch writes them, without unpacking it: a small file must not fill the memory."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch's reader will say what is wrong with it
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"checkpoint {path}: refused, {path.stat().st_size} bytes that unpack to {unpacked}; torch.save "
+            f"compresses nothing: re-save it as safetensors"
+        )
 
 
 def _read(path: Path) -> Any:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbone import Encoder
 from ..decoder import Decoder
 from ..errors import ConfigError
 from ..task import Task
+from .levels import Narrow, narrow
 
 
 class HRNetHead(nn.Module):
     """Narrow every level, bring all to the finest, mix, classify. [(B, C_l, H_l, W_l), ...] -> (B, N, H_0, W_0)"""
 
-    def __init__(self, incoming: list[int], widths: list[int], expansion: int, channels: int) -> None:
+    def __init__(self, narrow: Narrow, expansion: int, channels: int) -> None:
         super().__init__()
-        mixed = sum(widths)
-        self.narrow = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in zip(incoming, widths, strict=True))
+        mixed = narrow.channels
+        self.narrow = narrow
         self.mix = nn.Sequential(
             nn.Conv2d(mixed, expansion * mixed, 1),
             nn.BatchNorm2d(expansion * mixed, momentum=0.1),
@@ -29,10 +28,7 @@ class HRNetHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        narrowed = [conv(x) for conv, x in zip(self.narrow, features, strict=True)]
-        finest, size = narrowed[0], narrowed[0].shape[-2:]
-        rest = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in narrowed[1:]]
-        return self.mix(torch.cat([finest, *rest], dim=1))  # type: ignore[no-any-return]
+        return self.mix(self.narrow(features))  # type: ignore[no-any-return]
 
 
 @dataclass(kw_only=True)
@@ -40,7 +36,7 @@ class HRNet(Decoder):
     """Four 1x1 convolutions to `widths` channels, upsampled, concatenated and mixed by two more.
 
     Attributes:
-        widths: channels of each level after narrowing, finest first.
+        widths: channels of each level after narrowing, finest first; a single level gets their sum.
         expansion: width of the hidden layer over the sum of `widths`.
     """
 
@@ -54,9 +50,4 @@ class HRNet(Decoder):
             )
 
     def build(self, task: Task, encoder: Encoder) -> nn.Module:
-        if len(encoder.levels) != len(self.widths):
-            raise ConfigError(
-                f"decoder hrnet has {len(self.widths)} widths but the backbone gives {len(encoder.levels)} levels; "
-                f"give decoder.widths one number per level"
-            )
-        return HRNetHead([level.channels for level in encoder.levels], self.widths, self.expansion, task.channels)
+        return HRNetHead(narrow(encoder, self.widths, "hrnet"), self.expansion, task.channels)

@@ -54,5 +54,15 @@ class DecoderConformance:
         head(features).square().mean().backward()
         assert any(p.grad is not None and p.grad.any() for p in head.parameters())
 
+    def test_the_encoder_learns_through_it(self, case: tuple[torch.nn.Module, list[torch.Tensor], int]) -> None:
+        head, features, _ = case
+        levels = [level.clone().requires_grad_() for level in features]
+        head(levels).square().mean().backward()
+        assert any(level.grad is not None and level.grad.any() for level in levels)
+
+    def test_trains_on_a_single_picture(self, case: tuple[torch.nn.Module, list[torch.Tensor], int]) -> None:
+        head, features, _ = case
+        assert head([level[:1] for level in features]).isfinite().all()
+
     def test_no_parameter_is_empty(self, case: tuple[torch.nn.Module, list[torch.Tensor], int]) -> None:
         assert all(p.numel() for p in case[0].parameters()), "ZeRO-3 refuses empty parameters"
