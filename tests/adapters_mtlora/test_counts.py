@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mt_adapters_mtlora.mtlora import MTLoRA, MTLoRAPlus
 from mt_core.accounting import count_parameters, gmacs, report
 from mt_core.adapter import Adapter, StreamModule
+from mt_core.decoder import Decoder
+from mt_core.decoders.aspp import ASPP
 from mt_core.decoders.hrnet import HRNet
 from mt_core.frozen import Frozen
 from mt_core.model import MultiTaskModel
@@ -62,9 +64,9 @@ def without(site: str) -> MTLoRA:
     return MTLoRA(rank=64, sites=[name for name in SITES if name != site])
 
 
-def swin_tiny(adapter: Adapter, tasks: Sequence[Task]) -> MultiTaskModel:
+def swin_tiny(adapter: Adapter, tasks: Sequence[Task], decoder: Decoder | None = None) -> MultiTaskModel:
     with torch.device("meta"):
-        return MultiTaskModel(swin.SwinTiny().build(SIZE), adapter, HRNet(), tasks)
+        return MultiTaskModel(swin.SwinTiny().build(SIZE), adapter, decoder or HRNet(), tasks)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,10 @@ def swin_tiny(adapter: Adapter, tasks: Sequence[Task]) -> MultiTaskModel:
 )
 def test_trainable_parameters(adapter: Adapter, tasks: Sequence[Task], trainable: int) -> None:
     assert count_parameters(swin_tiny(adapter, tasks), SIZE).trainable == trainable
+
+
+def test_trainable_parameters_with_aspp_decoders() -> None:
+    assert count_parameters(swin_tiny(MTLoRA(rank=32), PASCAL, ASPP()), SIZE).trainable == 16_580_186
 
 
 def test_groups_are_the_terms_of_the_closed_form() -> None:

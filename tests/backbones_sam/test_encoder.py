@@ -127,7 +127,7 @@ def test_with_the_blocks_there_are_four_stages_that_end_at_global_attention() ->
     assert [site.block for site in qkv if site.last] == [5, 11, 17, 23]
     assert [site.block for site in encoder.sites() if site.role is Role.tap] == [5, 11, 17, 23]
     assert not any(name.startswith("neck.") for name in encoder.state_dict())
-    assert SamLarge(features=Features.blocks).usual_decoder() == "hrnet"
+    assert SamLarge(features=Features.blocks).usual_decoder() == ""
 
 
 class Hierarchical(Sam):

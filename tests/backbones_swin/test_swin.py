@@ -81,6 +81,7 @@ def test_so_are_those_of_swin_tiny() -> None:
 @pytest.mark.parametrize(
     ("point", "levels"),
     [
+        (FeaturePoint.auto, [(192, 8), (384, 16), (768, 32), (768, 32)]),
         (FeaturePoint.after_merging, [(192, 8), (384, 16), (768, 32), (768, 32)]),
         (FeaturePoint.before_merging, [(96, 4), (192, 8), (384, 16), (768, 32)]),
     ],
@@ -89,6 +90,24 @@ def test_levels_promise_the_widths_of_the_papers(point: FeaturePoint, levels: li
     with torch.device("meta"):
         encoder = SwinTiny(features=point).build((224, 224))
     assert [(level.channels, level.stride) for level in encoder.levels] == levels
+
+
+@pytest.mark.parametrize(
+    ("decoder", "point"),
+    [
+        ("segformer", FeaturePoint.before_merging),
+        ("hrnet", FeaturePoint.after_merging),
+        ("mine", FeaturePoint.after_merging),
+    ],
+)
+def test_auto_takes_the_features_where_the_papers_of_a_decoder_do(decoder: str, point: FeaturePoint) -> None:
+    assert SwinTiny(drop_path=0.1).settled(decoder) == SwinTiny(drop_path=0.1, features=point)
+
+
+@pytest.mark.parametrize("point", [FeaturePoint.before_merging, FeaturePoint.after_merging])
+@pytest.mark.parametrize("decoder", ["segformer", "hrnet"])
+def test_features_that_were_asked_for_are_kept_whatever_the_decoder(decoder: str, point: FeaturePoint) -> None:
+    assert SwinTiny(features=point).settled(decoder) == SwinTiny(features=point)
 
 
 @pytest.mark.parametrize(("backbone", "expected_"), NAMED.items(), ids=lambda value: getattr(value, "__name__", ""))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from mt_core.site import Join, Residual, Role, Site, Tap
+from mt_core.site import Join, Prompts, Residual, Role, Site, Tap, block_sites
 from mt_core.streams import Stream, Streams
 
 from .test_streams import forks, members, rows
@@ -84,3 +84,25 @@ def test_a_tap_hands_out_what_serves_and_carries_on_without_the_sides() -> None:
     features, onwards = tap(torch.tensor([1, 2, 10, 20, 30, 40]))
     assert features.tolist() == [10, 20, 30, 40]
     assert onwards.tolist() == [1, 2]
+
+
+def test_a_block_lists_its_sites_in_the_order_they_run_with_its_attention_among_them() -> None:
+    attention = [Site("attn.q", Role.q, 1), Site("attn.kv", Role.kv, 1, reads="norm1", parts=(4, 4))]
+    sites = block_sites("blocks.3", attention, entrance="blocks.2.residual2", stage=1, last=True, number=3)
+    names = ["norm1", "attn.q", "attn.kv", "residual1", "norm2", "mlp", "mlp.fc1", "mlp.fc2", "residual2"]
+    assert [site.path for site in sites] == [f"blocks.3.{name}" for name in names]
+    assert {(site.stage, site.last, site.block) for site in sites} == {(1, True, 3)}
+    assert sites[2].parts == (4, 4)
+    assert {site.path.removeprefix("blocks.3."): site.reads for site in sites if site.reads is not None} == {
+        "norm1": "blocks.2.residual2",
+        "attn.kv": "blocks.3.norm1",
+        "residual1": "blocks.2.residual2",
+        "mlp.fc1": "blocks.3.norm2",
+        "residual2": "blocks.3.residual1",
+    }
+
+
+def test_prompts_are_handed_through_until_an_adapter_puts_others() -> None:
+    x, prompts = torch.randn(2, 3, 3, 4), torch.randn(2, 5, 4)
+    assert all(a is b for a, b in zip(Prompts(4)(x, prompts), (x, prompts), strict=True))
+    assert Prompts(4)(x, None)[1] is None

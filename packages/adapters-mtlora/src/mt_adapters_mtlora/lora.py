@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from mt_core.adapter import SiteModule, StreamModule
+from mt_core.low_rank import add_low_rank, add_low_rank_per_stream, pair
 from mt_core.streams import Streams
-
-
-def _pair(base: nn.Linear, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """A (r, k), Kaiming-uniform, and B (d, r), zero: the update B A starts as nothing."""
-    a = base.weight.new_empty(rank, base.in_features)
-    nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-    return nn.Parameter(a), nn.Parameter(base.weight.new_zeros(base.out_features, rank))
-
-
-def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """y + s B A x, without another tensor of y's size. y (..., d), x (..., k) -> (..., d)"""
-    inner = (x @ a.T).flatten(0, -2)  # (M, r)
-    sum_ = torch.addmm(y.flatten(0, -2).to(inner.dtype), inner, b.T.to(inner.dtype), alpha=scale)  # (M, d)
-    return sum_.view(y.shape)
 
 
 class SharedLoRA(SiteModule):
@@ -33,7 +18,7 @@ class SharedLoRA(SiteModule):
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
         super().__init__(base)
         self.scale, self.dropout = scale, nn.Dropout(dropout)
-        self.a, self.b = _pair(base, rank)
+        self.a, self.b = pair(base, rank)
 
     def forward(self, x: Tensor) -> Tensor:
         return add_low_rank(self.base(x), self.dropout(x), self.a, self.b, self.scale)
@@ -61,8 +46,8 @@ class TaskLoRA(StreamModule):
     ) -> None:
         super().__init__(base, streams, streams.with_sides())
         self.scale, self.dropout = scale, nn.Dropout(dropout)
-        self.a, self.b = _pair(base, rank)
-        pairs = {task: _pair(base, task_rank) for task in self.full_after.sides.tasks}
+        self.a, self.b = pair(base, rank)
+        pairs = {task: pair(base, task_rank) for task in self.full_after.sides.tasks}
         self.task_a = nn.ParameterDict({task: a for task, (a, _) in pairs.items()})
         self.task_b = nn.ParameterDict({task: b for task, (_, b) in pairs.items()})
 
@@ -91,12 +76,6 @@ class TaskLoRA(StreamModule):
         """All tasks in two batched products: frozen (B, ..., d), x (B, ..., k) or (T, B, ..., k) -> (T, B, ..., d)"""
         down = torch.stack([self.task_a[task] for task in self.tasks])  # (T, r, k)
         up = torch.stack([self.task_b[task] for task in self.tasks])  # (T, d, r)
-        if self.forks:
-            inner = x.flatten(0, -2) @ down.flatten(0, 1).T  # (M, T * r), one product for all tasks
-            inner = inner.unflatten(-1, (len(self.tasks), -1)).transpose(0, 1)  # (T, M, r)
-        else:
-            inner = x.flatten(1, -2) @ down.mT  # (T, M, r)
-        base = frozen.flatten(0, -2).expand(len(self.tasks), -1, -1)  # (T, M, d)
-        y = torch.baddbmm(base.to(inner.dtype), inner, up.mT.to(inner.dtype), alpha=self.scale)  # (T, M, d)
-        unflattened: Tensor = y.unflatten(1, frozen.shape[:-1])  # (T, B, ..., d)
-        return unflattened
+        x = x.unsqueeze(0) if self.forks else x  # (1 or T, B, ..., k)
+        y = add_low_rank_per_stream(frozen.flatten(0, -2).unsqueeze(0), x.flatten(1, -2), down, up, self.scale)
+        return y.unflatten(1, frozen.shape[:-1])  # type: ignore[no-any-return]  # (T, B, ..., d)

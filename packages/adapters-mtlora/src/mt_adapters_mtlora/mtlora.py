@@ -34,6 +34,8 @@ class MTLoRA(Adapter):
         train: which modules are unfrozen and trained as they are: patch_embed, norm, merge, pos_bias.
     """
 
+    usual_decoder = "hrnet"
+
     rank: int = 64
     task_rank: int = 4
     scale: float = 4.0

@@ -2,6 +2,7 @@
 
     import mt_core
     model = mt_core.load("runs/mtlora")
+    logits = model(images)["depth"]             # images in [0, 1], (B, 3, H, W)
     depth = model.predict(images)["depth"]      # (B, 1, H, W), metres
 
 Names are imported when they are first used, so that `import mt_core` costs nothing.
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from .decoder import Decoder
     from .discovery import plugins, registry
     from .errors import CheckpointError, ConfigError, DataError, MTError, PluginError
+    from .hub import from_pretrained
     from .merging import merge
     from .model import MultiTaskModel, Objective
-    from .site import Join, Residual, Role, Site, Tap
+    from .site import Join, Prompts, Residual, Role, Site, Tap
     from .streams import Stream, Streams
     from .task import Task
 
@@ -37,11 +39,12 @@ _HOMES = {
     "dataset": ("Batch", "Dataset", "Sample"),
     "decoder": ("Decoder",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "MTError", "PluginError"),
+    "hub": ("from_pretrained",),
     "merging": ("merge",),
     "model": ("MultiTaskModel", "Objective"),
     "planning": ("PlanningAdapter",),
     "discovery": ("plugins", "registry"),
-    "site": ("Join", "Residual", "Role", "Site", "Tap"),
+    "site": ("Join", "Prompts", "Residual", "Role", "Site", "Tap"),
     "streams": ("Stream", "Streams"),
     "task": ("Task",),
 }
@@ -65,6 +68,7 @@ __all__ = [
     "Objective",
     "PlanningAdapter",
     "PluginError",
+    "Prompts",
     "Residual",
     "Role",
     "Sample",
@@ -76,6 +80,7 @@ __all__ = [
     "Tap",
     "Task",
     "attach",
+    "from_pretrained",
     "hookimpl",
     "load",
     "merge",

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from .backbone import Encoder
 from .site import Site
 from .streams import Fork, Streams
 
@@ -72,7 +73,15 @@ class Adapter(ABC):
     """A parameter-efficient way to specialise one frozen backbone to several tasks.
 
     Subclasses are dataclasses: their fields are their options, `__post_init__` refuses what cannot work.
+
+    Class attributes:
+        usual_decoder: the name of its paper's decoder; empty: what suits the backbone.
+        starts_as_identity: whether the features start as the frozen backbone's. Almost always true; a method that
+            cannot says why.
     """
+
+    usual_decoder: ClassVar[str] = ""
+    starts_as_identity: ClassVar[bool] = True
 
     @abstractmethod
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
@@ -87,6 +96,13 @@ class Adapter(ABC):
             None to leave it frozen; `module` itself to train it as it is; a new module that stands for it: a
             `StreamModule` if it tells streams apart, otherwise any module that keeps the batch axis, best a
             `SiteModule`. A site that is replaced hides those inside it.
+        """
+
+    def attached(self, encoder: Encoder) -> None:  # noqa: B027 - most adapters have nothing to do
+        """Called once by `attach`, when every site has been answered and all else is frozen. By default nothing.
+
+        The place to train what is no site (`requires_grad_`), to let sites share a parameter, or to refuse an encoder
+        that has not what the method needs.
         """
 
     def pool(self, terms: Tensor) -> Tensor:

@@ -104,14 +104,16 @@ def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachme
     encoder.requires_grad_(False)
     layouts, sites = {"": Streams.trunk(tasks)}, list[Site]()
     previous, replaced, stands_for = "", list[str](), dict[str, str]()
-    for listed in encoder.sites():
+    every = encoder.sites()
+    stages = 1 + max((site.stage for site in every), default=0)
+    for listed in every:
         if replaced and listed.path.startswith(replaced[-1] + "."):
             stands_for[listed.path] = replaced[-1]  # hidden: whoever reads it reads what stands in its place
             continue
         reads = previous if listed.reads is None else stands_for.get(listed.reads, listed.reads)
         if reads not in layouts:
             raise PluginError(f"{type(encoder).__name__}: {listed.path} reads {reads!r}, which is no site before it")
-        site = replace(listed, reads=reads)
+        site = replace(listed, reads=reads, stages=stages)
         before = encoder.get_submodule(site.path)
         try:
             layouts[site.path] = _place(adapter, encoder, site, layouts[reads], layouts[previous])
@@ -121,6 +123,7 @@ def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachme
             replaced.append(site.path)
         previous = site.path
         sites.append(site)
+    adapter.attached(encoder)
     return Attachment(encoder, sites, layouts, tuple(tasks), replaced)
 
 

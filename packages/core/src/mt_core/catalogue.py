@@ -5,6 +5,15 @@ from __future__ import annotations
 HOMES = {
     (kind, name): dist
     for kind, dist, names in (
+        (
+            "adapters",
+            "mt-adapters-baselines",
+            (
+                *("full", "lora", "lora_per_task", "multilora", "bitfit", "relative_bias", "adapter"),
+                *("low_rank_adapter", "vl_adapter", "compacter", "compacter_pp", "hydralora", "hyperformer"),
+                *("polyhistor", "polyhistor_lite", "peft", "vpt_shallow", "vpt_deep"),
+            ),
+        ),
         ("adapters", "mt-adapters-mtlora", ("mtlora", "mtlora_plus")),
         ("adapters", "mt-adapters-tglora", ("tglora",)),
         ("adapters", "mt-adapters-tora", ("tora",)),

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .adapter import SiteModule, StreamModule
 from .attachment import Attachment, attach, put
@@ -39,10 +39,27 @@ def merge(attachment: Attachment, task: str) -> Merged:
     """
     if task not in attachment.tasks:
         raise ValueError(f"cannot merge task {task!r}: attached for {list(attachment.tasks)}")
+    if found := obstacles(attachment, task):
+        first, *others = found
+        more = f" (and {len(others)} sites more)" if others else ""
+        raise MergeError(
+            f"{type(attachment.encoder.get_submodule(first)).__name__} at {first} cannot be merged for task {task!r}: "
+            f"{found[first]}{more}"
+        )
     encoder = copy.deepcopy(attachment.encoder)
     folded = {path: _fold(encoder, path, task) for path in attachment.replaced}
     attach(Frozen(), encoder, [task])
     return Merged(encoder, tuple(folded), max(folded.values(), default=0.0))
+
+
+def obstacles(attachment: Attachment, task: str) -> dict[str, str]:
+    """The sites that cannot be folded for a task, and why: path -> reason. Empty where everything can."""
+    modules = {path: attachment.encoder.get_submodule(path) for path in attachment.replaced}
+    return {
+        path: getattr(module, "unmergeable", "") or "it is not a change of weight"
+        for path, module in modules.items()
+        if _delta(module, task) is None
+    }
 
 
 def fold_shared(attachment: Attachment) -> tuple[str, ...]:
@@ -64,17 +81,19 @@ def _is_shared_delta(module: nn.Module, task: str) -> bool:
     return isinstance(module, SiteModule) and not isinstance(module, StreamModule) and module.delta(task) is not None
 
 
+def _delta(module: nn.Module, task: str) -> Tensor | None:
+    """What to add to the weight of the module's base, if it is a change of weight."""
+    if not isinstance(module, SiteModule) or not isinstance(getattr(module.base, "weight", None), Tensor):
+        return None
+    return module.delta(task)
+
+
 @torch.no_grad()
 def _fold(encoder: nn.Module, path: str, task: str) -> float:
     """Put the base back with its delta; the largest change. Summed in float64, so that rounding happens once."""
     module = encoder.get_submodule(path)
-    delta = module.delta(task) if isinstance(module, SiteModule) else None
-    weight = getattr(getattr(module, "base", None), "weight", None)
-    if delta is None or weight is None:
-        raise MergeError(
-            f"{type(module).__name__} at {path} cannot be merged for task {task!r}: "
-            f"{getattr(module, 'unmergeable', '') or 'it is not a change of weight'}"
-        )
+    delta, weight = _delta(module, task), module.get_parameter("base.weight")
+    assert delta is not None
     weight.copy_(weight.double() + delta.double())
     put(encoder, path, module.get_submodule("base"))
     return float(delta.abs().max())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ class Role(StrEnum):
     """What a site does, whatever the backbone calls it."""
 
     patch_embed = auto()
+    prompts = auto()
     norm = auto()
     qkv = auto()
     q = auto()
@@ -41,6 +43,7 @@ class Site:
             A join reads two: this one, and the site before it.
         block: the block it belongs to, counted from 0 over the whole encoder; outside of blocks, the one before it.
         parts: widths of the outputs fused in one matrix, (C, C, C) for q, k and v.
+        stages: how many stages the encoder has; filled in when an adapter is attached.
     """
 
     path: str
@@ -50,11 +53,48 @@ class Site:
     reads: str | None = None
     parts: tuple[int, ...] = ()
     block: int = 0
+    stages: int = 1
 
     @property
     def structural(self) -> bool:
         """Whether it belongs to the mechanism (a join or a tap) and is never offered to an adapter."""
         return self.role in (Role.join, Role.tap)
+
+
+def block_sites(
+    path: str, attention: Sequence[Site], *, entrance: str, stage: int, last: bool, number: int
+) -> list[Site]:
+    """The sites of the usual transformer block: x + attn(norm1(x)), and then x + mlp(norm2(x)).
+
+    Its modules are `norm1`, `attn`, `residual1`, `norm2`, `mlp` (with `fc1` and `fc2` in it) and `residual2`.
+
+    Args:
+        path: of the block.
+        attention: the sites of its attention, their paths as seen from the block; the first reads `norm1`.
+        entrance: path of the site whose output the block reads.
+        stage, last, number: as `Site` has them (there `block`).
+    """
+    inside = [
+        Site("norm1", Role.norm, stage, reads=""),
+        *attention,
+        Site("residual1", Role.join, stage, reads=""),
+        Site("norm2", Role.norm, stage),
+        Site("mlp", Role.mlp, stage),
+        Site("mlp.fc1", Role.fc1, stage, reads="norm2"),
+        Site("mlp.fc2", Role.fc2, stage),
+        Site("residual2", Role.join, stage, reads="residual1"),
+    ]
+    return [
+        replace(
+            site,
+            path=f"{path}.{site.path}",
+            # the entrance is to a block what the image is to the encoder
+            reads=entrance if site.reads == "" else site.reads and f"{path}.{site.reads}",
+            last=last,
+            block=number,
+        )
+        for site in inside
+    ]
 
 
 _ANY = Streams.trunk(["any"])  # a plain backbone has one stream, whatever the tasks
@@ -94,6 +134,26 @@ class Residual(Join):
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:  # type: ignore[override]
         x, branch = super().forward(x, branch)
         return x + branch
+
+
+class Prompts(nn.Module):
+    """The entrance of a block, where tokens that are no part of the picture may join it. By default none do.
+
+    What stands here is called with the block's input x (S * B, ..., C) and with the prompts that come out of the block
+    before, (S * B, P, C) or None, and gives both for this block: as they are, or others. A `StreamModule` forks x and
+    gives prompts for every stream that leaves. Inside the block prompts are tokens like all others; only a backbone
+    for which a paper says how has sites of this role.
+
+    Args:
+        width: C.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return x, prompts
 
 
 class Tap(nn.Module):

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mt_core.backbone import Encoder, Level
 from mt_core.errors import ConfigError
-from mt_core.site import Residual, Role, Site, Tap
+from mt_core.site import Residual, Role, Site, Tap, block_sites
 
 
 class RelativePosition(nn.Module):
@@ -134,15 +134,28 @@ class SamEncoder(Encoder):
         return levels
 
     def sites(self) -> list[Site]:
+        width = cast(Block, self.blocks[0]).attn.width
         found = [Site("patch_embed", Role.patch_embed, 0, reads="")]
         for stage, (start, end) in enumerate(self._spans()):
+            attention = [
+                Site("attn.qkv", Role.qkv, stage, parts=(width, width, width)),
+                Site("attn.rel_pos", Role.pos_bias, stage),
+                Site("attn.proj", Role.proj, stage),
+            ]
             for i in range(start, end):
-                found += self._block_sites(i, found[-1].path, stage, last=i + 1 == end)
+                found += block_sites(
+                    f"blocks.{i}", attention, entrance=found[-1].path, stage=stage, last=i + 1 == end, number=i
+                )
             found.append(Site(f"taps.{stage}", Role.tap, stage, block=end - 1))
         return found
 
     def original(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key.replace(".attn.rel_pos.", ".attn.rel_pos_"): x for key, x in state.items()}
+
+    def layouts(self, state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        original = self.original(state)
+        sams = {key.replace(".mlp.fc", ".mlp.lin"): x for key, x in original.items()}
+        return {"original": original, "segment_anything": sams}  # the latter as its `ImageEncoderViT` has them
 
     def _spans(self) -> list[tuple[int, int]]:
         return list(zip([0, *self.ends], self.ends, strict=False))
@@ -150,26 +163,6 @@ class SamEncoder(Encoder):
     def _stages(self) -> list[list[nn.Module]]:
         blocks = list(self.blocks)
         return [blocks[start:end] for start, end in self._spans()]
-
-    def _block_sites(self, number: int, entrance: str, stage: int, last: bool) -> list[Site]:
-        block = f"blocks.{number}"
-        width = cast(Block, self.blocks[number]).attn.width
-
-        def site(name: str, role: Role, reads: str | None = None, parts: tuple[int, ...] = ()) -> Site:
-            return Site(f"{block}.{name}", role, stage, last, reads, parts, number)
-
-        return [
-            site("norm1", Role.norm),
-            site("attn.qkv", Role.qkv, parts=(width, width, width)),
-            site("attn.rel_pos", Role.pos_bias),
-            site("attn.proj", Role.proj),
-            site("residual1", Role.join, reads=entrance),
-            site("norm2", Role.norm),
-            site("mlp", Role.mlp),
-            site("mlp.fc1", Role.fc1, reads=f"{block}.norm2"),
-            site("mlp.fc2", Role.fc2),
-            site("residual2", Role.join, reads=f"{block}.residual1"),
-        ]
 
 
 def check_size(size: tuple[int, ...], patch: int) -> None:

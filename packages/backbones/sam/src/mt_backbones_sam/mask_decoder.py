@@ -109,13 +109,14 @@ class ImageToToken(nn.Module):
         Returns:
             (B, n, N, C)
         """
+        pictures = image.shape[0]  # not its len(), which torch.export would take for a constant
         columns, offset = self.q_proj(self.k_proj(keys) * self.scale)
         offset = offset + columns @ dense.mT  # (M, h * T, 1)
-        logits = image @ columns.unflatten(0, (len(image), -1)).flatten(1, 2).mT  # (B, N, n * h * T)
-        logits = logits + offset.view(len(image), 1, -1)
+        logits = image @ columns.unflatten(0, (pictures, -1)).flatten(1, 2).mT  # (B, N, n * h * T)
+        logits = logits + offset.view(pictures, 1, -1)
         weights: Tensor = logits.unflatten(-1, (-1, self.heads, keys.shape[1])).softmax(-1)  # (B, N, n, h, T)
         weights = weights.flatten(-2).transpose(1, 2)  # (B, n, N, h * T)
-        outputs: Tensor = self.out_proj(self.v_proj(values), dense).unflatten(0, (len(image), -1))  # (B, n, h * T, C)
+        outputs: Tensor = self.out_proj(self.v_proj(values), dense).unflatten(0, (pictures, -1))  # (B, n, h * T, C)
         return weights @ outputs
 
 
@@ -238,7 +239,7 @@ class MaskDecoder(nn.Module):
         Returns:
             (B, n, 4H, 4W)
         """
-        pictures, maps, size = len(image), len(dense), image.shape[-2:]
+        pictures, maps, size = image.shape[0], len(dense), image.shape[-2:]
 
         def every(x: Tensor) -> Tensor:
             return x.expand(pictures, maps, -1, -1).flatten(0, 1)  # (M, ..., C)

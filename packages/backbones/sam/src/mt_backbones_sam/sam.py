@@ -66,7 +66,7 @@ class Sam(Backbone):
         return {key: x for key, x in own.items() if self.features is Features.neck or not key.startswith("neck.")}
 
     def usual_decoder(self) -> str:
-        return "sam_mask" if self.features is Features.neck else "hrnet"
+        return "sam_mask" if self.features is Features.neck else ""
 
     @classmethod
     def miniature(cls) -> tuple[Encoder, Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum, auto
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import timm
@@ -21,11 +21,15 @@ from .encoder import SwinEncoder
 _NOT_USED = ("norm.", "head.")  # the final norm and the classifier
 
 
-class FeaturePoint(StrEnum):
+class FeaturePoint(enum.StrEnum):
     """Where a stage's features are taken: see `SwinEncoder`."""
 
-    after_merging = auto()
-    before_merging = auto()
+    auto = enum.auto()
+    after_merging = enum.auto()
+    before_merging = enum.auto()
+
+
+_OF_PAPERS = {"segformer": FeaturePoint.before_merging}  # where the papers take the features of a decoder, if before
 
 
 @dataclass(kw_only=True)
@@ -33,13 +37,14 @@ class Swin(Backbone):
     """A Swin Transformer.
 
     Attributes:
-        features: take a stage's features after the patch merging that follows it (MTLoRA, TGLoRA) or before (timm).
+        features: take a stage's features after the patch merging that follows it (MTLoRA, TGLoRA) or before (timm);
+            auto: as the decoder's papers do, before for segformer (VMT-Adapter) and after for all others.
         drop_path: stochastic depth of the last block; it grows linearly with depth.
         pretrained: load timm's ImageNet weights (needs network access once).
         checkpoint: or a file in timm's or the original Swin layout.
     """
 
-    features: FeaturePoint = FeaturePoint.after_merging
+    features: FeaturePoint = FeaturePoint.auto
     drop_path: float = 0.2
 
     image_size: ClassVar[tuple[int, int]] = (224, 224)
@@ -53,7 +58,12 @@ class Swin(Backbone):
             raise ConfigError("backbone.pretrained and backbone.checkpoint exclude each other; give one")
 
     def build(self, image_size: tuple[int, int]) -> Encoder:
-        return SwinEncoder(self._timm(image_size), self.features is FeaturePoint.after_merging)
+        return SwinEncoder(self._timm(image_size), self.features is not FeaturePoint.before_merging)
+
+    def settled(self, decoder: str) -> Swin:
+        if self.features is not FeaturePoint.auto:
+            return self
+        return replace(self, features=_OF_PAPERS.get(decoder, FeaturePoint.after_merging))
 
     def pretrained_state(self, encoder: Encoder) -> Mapping[str, Tensor] | None:
         if not (self.pretrained or self.checkpoint):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -23,17 +24,22 @@ from .miniatures import assert_alike
 class _Forked(StreamModule):
     """The frozen module, then a fork: streams differ in nothing but their place."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.fork(self.base(*inputs))
+    def forward(self, *inputs: Tensor) -> Any:
+        return _to_tokens(self.base(*inputs), self.change)
+
+    def change(self, y: Tensor) -> Tensor:
+        """What is done to the tokens that the site gives on."""
+        forked: Tensor = self.fork(y)
+        return forked
 
 
 class _Marked(_Forked):
     """And then each stream is told apart by a factor, so that a stream in the wrong place shows."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        y: Tensor = super().forward(*inputs).unflatten(0, (len(self.after), -1))  # (S, B, ...)
-        factor = torch.tensor([_factor(str(stream)) for stream in self.after]).view(-1, *[1] * (y.dim() - 1))
-        return (y * factor).flatten(0, 1)
+    def change(self, y: Tensor) -> Tensor:
+        streams: Tensor = self.fork(y).unflatten(0, (len(self.after), -1))  # (S, B, ...)
+        factor = torch.tensor([_factor(str(stream)) for stream in self.after]).view(-1, *[1] * y.dim())
+        return (streams * factor).flatten(0, 1)
 
 
 class _ForkAt(Adapter):
@@ -63,8 +69,13 @@ class _Scaled(nn.Module):
         super().__init__()
         self.base, self.factor = base, factor
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.base(*inputs) * self.factor  # type: ignore[no-any-return]
+    def forward(self, *inputs: Tensor) -> Any:
+        return _to_tokens(self.base(*inputs), lambda y: y * self.factor)
+
+
+def _to_tokens(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change what a site gives on: its output, or at a site for prompts the first of two."""
+    return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
 
 
 def _factor(stream: str) -> float:
@@ -152,6 +163,13 @@ class BackboneConformance:
             torch.stack([level.square().mean() for level in encoder(images)]).sum().backward()
             gradients.append({name: p.grad for name, p in encoder.named_parameters() if p.grad is not None})
         assert_alike(gradients[1], gradients[0], "gradients with activation checkpointing")
+
+    def test_compiles_as_one_graph(self, plain: tuple[Encoder, Tensor]) -> None:
+        encoder, images = plain
+        torch._dynamo.reset()
+        compiled: Any = torch.compile(encoder, fullgraph=True, backend="eager")
+        with torch.no_grad():
+            assert_alike(compiled(images), encoder(images), "compiled")
 
     def test_original_names_are_one_to_one(self, plain: tuple[Encoder, Tensor]) -> None:
         state = plain[0].state_dict()
