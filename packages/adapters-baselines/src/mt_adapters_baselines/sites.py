@@ -1,0 +1,30 @@
+"""Which sites an adapter is put at: the option `sites`, and how wide they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mt_core.errors import ConfigError
+from mt_core.site import Role, Site
+
+LINEAR = (Role.qkv, Role.q, Role.kv, Role.proj, Role.fc1, Role.fc2, Role.merge)
+
+
+def is_chosen(site: Site, roles: Sequence[str]) -> bool:
+    """Whether `roles` names the site. Where q and kv stand apart, they count as the fused qkv of the papers."""
+    return site.role in roles or (site.role in (Role.q, Role.kv) and Role.qkv in roles)
+
+
+def refuse_unknown(sites: Sequence[str], known: Sequence[Role]) -> None:
+    """Raises ConfigError if an option `sites` names a role that is none of `known`, or none at all."""
+    if unknown := sorted(set(sites) - set(known)):
+        raise ConfigError(f"sites={list(sites)}: {unknown[0]!r} is none of {', '.join(known)}")
+    if not sites:
+        raise ConfigError(f"sites=[]: expected at least one of {', '.join(known)}")
+
+
+def width(module: nn.Module) -> int:
+    """The width of what a linear layer, or a whole MLP, gives."""
+    return module.out_features if isinstance(module, nn.Linear) else next(module.parameters()).shape[-1]
