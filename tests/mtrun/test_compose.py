@@ -63,6 +63,33 @@ def test_a_task_can_be_trained_with_another_loss() -> None:
     assert {task.name: task.loss_name for task in job.tasks}["normals"] == "cosine"
 
 
+@pytest.mark.parametrize(
+    ("adapter", "backbone", "decoder"),
+    [
+        ("mtlora", "swin_nano", "hrnet"),
+        ("mtlora_plus", "swin_nano", "hrnet"),
+        ("tora", "swin_nano", "hrnet"),
+        ("frozen", "swin_nano", "hrnet"),
+        ("tglora", "swin_nano", "hrnet"),
+        ("vmt", "swin_nano", "segformer"),
+        ("vmt", "sam_vit_nano", "sam_mask"),
+        ("mtlora", "sam_vit_nano", "sam_mask"),
+        ("tora", "sam_vit_nano", "sam_mask"),
+        ("mtlora", "sam_vit_nano backbone.features=blocks", "hrnet"),
+        ("tora", "sam_vit_nano backbone.features=blocks", "hrnet"),
+    ],
+)
+def test_the_decoder_is_the_papers_or_that_of_sams_neck(adapter: str, backbone: str, decoder: str) -> None:
+    words = (f"adapter={adapter}", *f"backbone={backbone}".split(), "dataset=toy", "image_size=[64,64]")
+    assert jobs.job_of(*config(*words)).spec.decoder.name == decoder
+
+
+@pytest.mark.parametrize(("decoder", "features"), [("segformer", "before_merging"), ("auto", "after_merging")])
+def test_what_was_left_open_is_recorded_as_it_was_settled(decoder: str, features: str) -> None:
+    job = jobs.job_of(*config(*TINY, f"decoder={decoder}"))
+    assert job.spec.backbone.options["features"] == features
+
+
 def test_the_decoder_is_the_one_that_the_backbone_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert jobs.job_of(*config(*TINY)).spec.decoder.name == "hrnet"
     monkeypatch.setattr(Backbone, "usual_decoder", lambda self: "special")

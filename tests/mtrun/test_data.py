@@ -12,6 +12,7 @@ from mt_core.augment import training_transform
 from mt_core.dataset import Batch
 from mt_core.errors import DataError
 from mtrun.data import UNLIMITED, Order, derived_seed, evaluation_batches, training_batches, worker_count
+from mtrun.progress import Progress
 from mtrun.recipe import RunningOptions, TrainerOptions
 from mtrun.training import step_count
 
@@ -25,7 +26,8 @@ TRANSFORM = training_transform((32, 40), zoom=(1.0, 1.5), rotation=10.0, jitter=
 def batches(numbers: range, workers: int = 0, seed: int = 0, **options: int) -> Iterator[Batch]:
     samples = Toy(**options).split("train", TASKS)
     running = RunningOptions(batch_size=4, workers=workers)
-    return training_batches(samples, TRANSFORM, TASKS, running, seed, CPU, numbers)
+    starts = range(4 * numbers.start, 4 * numbers.stop, 4)
+    return training_batches(samples, TRANSFORM, TASKS, running, seed, CPU, starts)
 
 
 def assert_same(a: Batch, b: Batch) -> None:
@@ -55,7 +57,7 @@ def test_an_unlimited_data_set_is_drawn_from_without_a_permutation_in_memory() -
 
 def test_a_batch_may_run_over_the_end_of_an_epoch() -> None:
     order = Order(6, seed=0)
-    indices = [index for number in range(3) for _, index in order.batch(number, 4)]
+    indices = [index for number in range(3) for _, index in order.batch(4 * number, 4)]
     assert sorted(indices[:6]) == sorted(indices[6:]) == list(range(6))
 
 
@@ -110,3 +112,9 @@ def test_workers_are_at_most_four_unless_told(monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_is_as_long_as_steps_and_epochs_allow(max_steps: int | None, epochs: int | None, expected: int) -> None:
     options = TrainerOptions(max_steps=max_steps, epochs=epochs, batch_size=2, accumulate=2)
     assert step_count(options, 10) == expected
+    assert step_count(options, 10, Progress(step=3, position=12)) == expected
+
+
+def test_a_run_that_goes_on_with_larger_batches_takes_fewer_steps_for_what_is_left() -> None:
+    options = TrainerOptions(epochs=3, batch_size=9)
+    assert step_count(options, 10, Progress(step=3, position=12)) == 3 + 2

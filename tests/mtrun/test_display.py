@@ -133,6 +133,25 @@ def test_a_shield_lets_the_block_finish_unless_told_twice(times: int, left: list
     assert done == left
 
 
+def interrupted_in_an_opening(done: list[str]) -> None:
+    """Is interrupted where a shield is left open, and terminated where it is up again."""
+    with signals.raising(), signals.shielded():
+        try:
+            with signals.unshielded():
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("not interrupted")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("put in order")
+
+
+def test_inside_a_shield_a_block_can_be_left_open_to_signals() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_in_an_opening(done)
+    assert done == ["put in order"]
+
+
 def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mt_core.augment import evaluation_transform
 from mt_core.build import Built, Entry, ModelSpec, build
 from mt_core.dataset import Batch
-from mt_core.errors import ConfigError, NonFiniteError
+from mt_core.errors import CheckpointError, ConfigError, NonFiniteError
 from mt_core.model import Objective
 from mt_core.task import Task
 from mtrun.data import evaluation_batches
@@ -189,6 +189,51 @@ def test_without_an_average_the_state_is_the_models_own() -> None:
         assert engine.state().keys() >= {name for name, p in model.model.named_parameters() if p.requires_grad}
     name = "decoders.depth.narrow.0.weight"
     assert torch.equal(engine.state()[name], model.model.get_parameter(name))
+
+
+def test_a_snapshot_takes_another_engine_to_the_same_place() -> None:
+    first, second, batch = built(), built(), batch_of(2)
+    engine, other = prepared(first, ema=0.9), prepared(second, ema=0.9)
+    engine.step(1, [batch], 1e-2)
+    other.restore({name: x.clone() for name, x in engine.snapshot().items()})
+    for each in (engine, other):
+        each.step(2, [batch], 1e-2)
+    a, b = engine.snapshot(), other.snapshot()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert int(a["average_updates"]) == 2
+
+
+def test_an_average_that_was_not_kept_begins_at_the_restored_weights() -> None:
+    first, second = built(), built()
+    engine, other = prepared(first), prepared(second, ema=0.9)
+    engine.step(1, [batch_of(2)], 1e-2)
+    other.restore(engine.snapshot())
+    assert_close(other.state(), engine.state(), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer/exp_avg/decoders.depth.nothing", torch.zeros(())),
+        ("optimizer/exp_avg/decoders.depth.narrow.0.weight", torch.zeros(3, 3)),
+        ("average/decoders.depth.narrow.0.weight", torch.zeros(3)),
+    ],
+)
+def test_a_snapshot_of_another_model_changes_nothing(name: str, value: Tensor) -> None:
+    model = built()
+    engine, before = prepared(model), parameters(model)
+    with pytest.raises(CheckpointError, match=r"the saved state holds .* which this model does not have"):
+        engine.restore({**engine.snapshot(), name: value})
+    assert_close(before, parameters(model), 0)
+    assert not engine.optimizer.state
+
+
+def test_a_regulariser_that_is_not_finite_is_not_taken_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = built()
+    monkeypatch.setattr(model.model, "penalty", lambda: torch.tensor(torch.nan, requires_grad=True))
+    with pytest.raises(NonFiniteError, match=r"step 1: the adapter's penalty is nan on the pictures toy-0, toy-1"):
+        prepared(model).step(1, [batch_of(2)], 1e-2)
 
 
 def test_vectors_norms_and_position_tables_are_not_decayed() -> None:

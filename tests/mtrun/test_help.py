@@ -112,7 +112,7 @@ def test_a_plugin_is_shown_with_its_options(mtrun: Mtrun) -> None:
     assert "list[str]" in text
     assert "[qkv,proj,fc1,fc2]" in text
     shown = mtrun("plugins", "show", "backbone", "swin_tiny", "--json").json
-    assert shown["options"]["features"]["default"] == "after_merging"
+    assert shown["options"]["features"]["default"] == "auto"
     assert shown["options"]["drop_path"]["help"].startswith("stochastic depth")
     assert shown["class"] == "mt_backbones_swin.swin:SwinTiny"
     assert mtrun("plugins", "show", "tasks", "depth", "--json").json["kind"] == "tasks"

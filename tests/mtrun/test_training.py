@@ -29,7 +29,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_leaves_its_folder_complete(trained: Path) -> None:
     names = {path.relative_to(trained).parts[0] for path in trained.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "metrics.jsonl", "result.json", "log.txt", "tensorboard", "panels", "artefacts"}
+    files = {"config.yaml", "metrics.jsonl", "result.json", "log.txt", "lock"}
+    assert names == files | {"tensorboard", "panels", "artefacts", "state"}
     assert sorted(path.name for path in (trained / "panels").iterdir()) == [f"step-00000{i}.png" for i in (0, 2, 4)]
     assert "THE BACKBONE IS RANDOM" in (trained / "log.txt").read_text()
 
@@ -154,10 +155,24 @@ def test_an_infinite_loss_ends_the_run_and_names_task_step_and_picture(mtrun: Mt
         assert word in outcome.err
 
 
+def test_a_step_whose_loss_is_not_finite_is_skipped_where_that_is_asked_for(mtrun: Mtrun, tmp_path: Path) -> None:
+    words = (*TINY, "trainer.epochs=2", "dataset.infinite=3", "trainer.on_nonfinite=skip", "trainer.eval_every=9")
+    outcome = mtrun(*words, "run_dir=run", "trainer.clip=null", "--json")
+    assert outcome.code == 0, outcome.err
+    assert (outcome.json["steps"], outcome.json["skipped_steps"]) == (6, 2)
+    for text in ("task depth is inf", "toy-3", "The step is skipped: 1 of at most 10", "2 of at most 10"):
+        assert text in outcome.err
+    assert len(lines(tmp_path / "run", "train")) == 4
+    outcome = mtrun(*words, "run_dir=few", "trainer.max_skips=1")
+    assert outcome.code == 5
+    assert "1 steps were skipped before it, which is all that trainer.max_skips=1 allows" in outcome.err
+
+
 def test_a_damaged_picture_ends_the_run_with_its_name_and_no_traceback(mtrun: Mtrun) -> None:
     outcome = mtrun(*TINY, "trainer.epochs=1", "dataset.broken=2", "trainer.workers=1", "run_dir=run")
     assert outcome.code == 3
     assert "toy-2: damaged" in outcome.err
+    assert "mtrun resume=run goes on" in outcome.err
     assert "Traceback" not in outcome.err
 
 

@@ -65,7 +65,7 @@ def _run(words: list[str], as_json: bool) -> int:
             _command(name, VERBS[name], rest, results, as_json)
         if as_json:
             _print_json([result.value for result in results])
-    return 0
+    return max((result.exit_code for result in results), default=0)
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
@@ -93,23 +93,36 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], as_j
         keep(verb.load()(rest))
         return
     from . import config
-    from .compose import compose, is_printing, value_of
-    from .runs import read_config
+    from .compose import compose, is_printing
     from .source import Root
 
     if as_json and is_printing(rest):
         raise ConfigError("--json prints a result; leave it away to see the configuration")
-    cls, saved = getattr(config, verb.config), {}
-    if verb.resumes:
-        checkpoint = value_of(rest, "checkpoint")
-        if not isinstance(checkpoint, (str, int, float)) or checkpoint == "":
-            raise ConfigError(f"one checkpoint is needed: a run's folder or an artefact; mtrun {name} checkpoint=RUN")
-        saved = read_config(str(checkpoint))
+    cls = getattr(config, verb.config)
+    saved = _saved(name, verb, rest)
 
     def job(values: dict[str, Any]) -> None:
         keep(verb.load()(config.typed(cls, values), values))
 
     compose(Root(name, cls, saved), rest, job)
+
+
+def _saved(name: str, verb: Verb, words: list[str]) -> dict[str, Any]:
+    """The configuration of the run that the command line names, whose values stand in for the defaults."""
+    from .compose import value_of
+    from .runs import config_to_resume, read_config
+
+    if verb.resumes:
+        checkpoint = value_of(words, "checkpoint")
+        if not isinstance(checkpoint, (str, int, float)) or checkpoint == "":
+            raise ConfigError(f"one checkpoint is needed: a run's folder or an artefact; mtrun {name} checkpoint=RUN")
+        return read_config(str(checkpoint))
+    run = value_of(words, "resume")
+    if run is None:
+        return {}
+    if not isinstance(run, (str, int, float)) or run == "":
+        raise ConfigError(f"resume names no run: give the folder of one run; mtrun {name} resume=RUN")
+    return config_to_resume(str(run))
 
 
 def _print_json(values: list[dict[str, Any]]) -> None:

@@ -32,6 +32,15 @@ class NormalsFormat(StrEnum):
     npy = auto()
 
 
+class ExportFormat(StrEnum):
+    """What a trained model is exported as."""
+
+    artifact = auto()
+    merged = auto()
+    torch_export = auto()
+    onnx = auto()
+
+
 @dataclass
 class Config:
     """What Hydra composes for a verb.
@@ -52,7 +61,8 @@ class TrainConfig(Config):
     Attributes:
         adapter: what is trained in the backbone; its options are adapter.X.
         backbone: the frozen encoder; its options are backbone.X.
-        decoder: the head of each task; auto takes SAM's own for SAM's neck, else that of the adapter's paper.
+        decoder: the head of each task; auto takes the backbone's own (SAM's neck has one), else that of the adapter's
+            paper, else hrnet.
         dataset: the pictures; its options are dataset.X.
         engine: what computes the steps.
         tasks: which tasks, NAME or NAME:CHANNELS, in order; null: all that the data set has.
@@ -60,6 +70,8 @@ class TrainConfig(Config):
         protocol: how results are measured.
         seed: of everything random.
         run_dir: where the run is written; must not hold one yet; null: runs/ADAPTER-BACKBONE-DATASET-TIME.
+        resume: the folder of a run whose configuration stands in for the defaults; train goes on with it, in that
+            folder, from its newest complete state.
         dry_run: build everything, take one step, evaluate one batch and write nothing.
     """
 
@@ -73,6 +85,7 @@ class TrainConfig(Config):
     protocol: str = "astmt"
     seed: int = 0
     run_dir: str | None = None
+    resume: str | None = None
     dry_run: bool = False
     loss: LossOptions = field(default_factory=LossOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
@@ -174,6 +187,31 @@ class PredictConfig(Config):
     depth: DepthOptions = field(default_factory=DepthOptions)
     normals: NormalsOptions = field(default_factory=NormalsOptions)
     trainer: RunningOptions = field(default_factory=RunningOptions)
+
+
+@dataclass
+class ExportConfig(Config):
+    """A trained model in another form.
+
+    Attributes:
+        format: artifact (a copy of the artefact, checked), merged (for each task one plain encoder in its library's
+            layout, and its decoder), torch_export (the whole model as a .pt2 file) or onnx.
+        checkpoint: a run's folder, or an artefact.
+        base_checkpoint: the file of the backbone's pretrained weights, where it is no longer where it was.
+        output: the folder to write, a new one; null: export-FORMAT in the run's folder, or in the current one.
+        tasks: which of the model's tasks; null: all.
+        layout: the layout of merged encoders: original (the library the backbone comes from), or another that the
+            backbone knows, as segment_anything for SAM.
+        verify: read back what was written and compare its numbers with the model's.
+    """
+
+    format: ExportFormat = ExportFormat.artifact
+    checkpoint: str = ""
+    base_checkpoint: str = ""
+    output: str | None = None
+    tasks: list[str] | None = None
+    layout: str = "original"
+    verify: bool = True
 
 
 def typed(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -6,6 +6,7 @@ The number of workers changes nothing, and a run that is taken up at step k sees
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,9 +49,9 @@ class Order:
             return _number(self.seed, _ORDER, position) % self.count
         return int(_permutation(self.count, self.seed, epoch)[place])
 
-    def batch(self, number: int, size: int) -> list[Key]:
-        """The keys of a batch."""
-        return [(position, self[position]) for position in range(number * size, (number + 1) * size)]
+    def batch(self, start: int, size: int) -> list[Key]:
+        """The keys of a batch that starts at a place in the stream."""
+        return [(position, self[position]) for position in range(start, start + size)]
 
 
 @lru_cache(maxsize=2)
@@ -61,6 +62,13 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 def derived_seed(seed: int, step: int) -> int:
     """The seed of what is random inside the model at a step: dropout, stochastic depth."""
     return _number(seed, _MODEL, step) >> 1
+
+
+def start_generators(seed: int) -> None:
+    """Start every generator that a model may draw from, of torch on all devices, of Python and of NumPy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
 
 
 def _number(*key: int) -> int:
@@ -98,15 +106,15 @@ def training_batches(
     options: RunningOptions,
     seed: int,
     device: torch.device,
-    numbers: range,
+    starts: range,
 ) -> Generator[Batch, None, None]:
-    """The batches with these numbers, in order. Close it: workers end with it, not with the process.
+    """The batches that start at these places in the stream. Close it: workers end with it, not with the process.
 
     Raises:
         DataError: if a picture or a label cannot be used.
     """
     order = Order(len(samples), seed)
-    keys = (order.batch(number, options.batch_size) for number in numbers)
+    keys = (order.batch(start, options.batch_size) for start in starts)
     return _load(Prepared(samples, transform, seed), keys, tasks, options, device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,3 +60,19 @@ class Engine(ABC):
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """The trained state that an artefact holds (see `mt_core.artefact.trained_state`), averaged where it is."""
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything that a step changes, as whole tensors by name, whatever the number of processes:
+
+        trained/NAME for parameters and buffers, optimizer/KEY/NAME, and, where an average is kept, average/NAME and
+        average_updates. Several processes call it together.
+        """
+
+    @abstractmethod
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Put back what `snapshot` gave, possibly of another engine. Without an average in it, one starts from here.
+
+        Raises:
+            CheckpointError: if it is of another model; nothing has changed then.
+        """

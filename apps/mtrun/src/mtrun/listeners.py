@@ -15,6 +15,7 @@ from mt_core.errors import PluginError
 from .engine import Engine, StepResult
 from .evaluation import Evaluation
 from .job import Job
+from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Session:
 
     Attributes:
         steps: how many it will take.
+        pictures: in the training split.
         directions: for every metric of every task, whether `higher` or `lower` is better.
     """
 
@@ -30,6 +32,7 @@ class Session:
     built: Built
     engine: Engine
     steps: int
+    pictures: int
     directions: Mapping[str, Mapping[str, str]]
 
 
@@ -78,6 +81,9 @@ class Listener:
 
     def on_evaluation(self, report: EvaluationReport) -> None:
         """The model was evaluated; it still has the weights that were evaluated."""
+
+    def on_save(self, progress: Progress) -> None:
+        """The state of the run is to be saved, so that it can go on from there."""
 
     def on_stop(self, step: int) -> None:
         """Training ends early, after `step` steps."""

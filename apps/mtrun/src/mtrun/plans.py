@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from mt_core import artefact
 from mt_core.build import entry
-from mt_core.errors import ConfigError
+from mt_core.errors import CheckpointError, ConfigError
 from mt_core.files import atomic_path, write_json
 from mt_core.planning import PlanningAdapter
 
@@ -73,8 +72,8 @@ def read_plan(where: str) -> Plan:
         spec = artefact.read_spec(artefact.find(path))
         return Plan(spec.adapter.name, _checked(spec.plan, where))
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        found = artefact.read_json(file)
+    except CheckpointError as error:
         raise ConfigError(f"plan.file={where} cannot be read: {error}; give what mtrun plan wrote") from error
     if not isinstance(found, dict) or not isinstance(found.get("adapter"), str):
         raise ConfigError(f"plan.file={where} is no plan: expected an object with adapter and plan")

@@ -31,6 +31,13 @@ class Schedule(StrEnum):
     constant = auto()
 
 
+class OnNonfinite(StrEnum):
+    """What a loss or a gradient that is not finite does to the run; it never changes a parameter."""
+
+    stop = auto()
+    skip = auto()
+
+
 @dataclass
 class LossOptions:
     """What training minimises.
@@ -93,6 +100,10 @@ class TrainerOptions(RunningOptions):
         eval_before: evaluate the untrained model too, for comparison.
         eval_every: steps between evaluations; null: a tenth of the run.
         log_every: steps between logged lines.
+        save_every: steps between saved states, from which resume=RUN goes on; null: after each evaluation.
+        keep_states: how many of them are kept.
+        on_nonfinite: what a loss or a gradient that is not finite does: stop the run, or skip the step.
+        max_skips: with skip, how many steps of the run may be skipped before it stops.
         panels: how many pictures are drawn with their labels and predictions at each evaluation.
         checkpointing: recompute activations of the encoder instead of keeping them.
         compile: compile the model with torch.compile.
@@ -114,6 +125,10 @@ class TrainerOptions(RunningOptions):
     eval_before: bool = True
     eval_every: int | None = None
     log_every: int = 10
+    save_every: int | None = None
+    keep_states: int = 2
+    on_nonfinite: OnNonfinite = OnNonfinite.stop
+    max_skips: int = 10
     panels: int = 4
     checkpointing: bool = False
     compile: bool = False
@@ -121,7 +136,7 @@ class TrainerOptions(RunningOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least("trainer", self, max_steps=1, epochs=1, accumulate=1, tasks_per_pass=1, eval_every=1, log_every=1)
-        _at_least("trainer", self, lr=0, weight_decay=0, min_lr=0, panels=0)
+        _at_least("trainer", self, lr=0, weight_decay=0, min_lr=0, panels=0, save_every=1, keep_states=1, max_skips=0)
         for name, limit in (("warmup", 1.0), ("ema", 1.0)):
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:

@@ -17,7 +17,9 @@ class Result:
     Attributes:
         value: what `--json` prints.
         show: prints it for a person.
+        exit_code: what the command ends with; 0 unless the result itself is that something is wrong.
     """
 
     value: dict[str, Any]
     show: Callable[[Console], None]
+    exit_code: int = 0

@@ -8,11 +8,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mt_core.artefact import read_json
 from mt_core.errors import CheckpointError, ConfigError
 
 from .config import TrainConfig
+from .untrusted import check_yaml
 
-CONFIG, METRICS, RESULT, LOG, ARTEFACTS = "config.yaml", "metrics.jsonl", "result.json", "log.txt", "artefacts"
+CONFIG, METRICS, RESULT, LOG = "config.yaml", "metrics.jsonl", "result.json", "log.txt"
+ARTEFACTS, STATE = "artefacts", "state"
 
 
 def claim(run_dir: str | None, name: str) -> Path:
@@ -77,12 +80,38 @@ def read_config(checkpoint: str) -> dict[str, Any]:
     if folder is None:
         return {}
     try:
+        check_yaml(folder / CONFIG)
         values: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except Exception as error:  # YAML fails in many ways
         raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from error
+    if "${" in str(values):
+        raise CheckpointError(f"{folder / CONFIG}: a run writes values, not references as ${{...}}; restore it")
     if not isinstance(values, dict) or not all(_is_choice(values.get(group)) for group in TrainConfig.groups):
         raise CheckpointError(f"{folder / CONFIG}: not a run's configuration; restore it, or name the artefact itself")
     return values
+
+
+def config_to_resume(resume: str) -> dict[str, Any]:
+    """The configuration of the run in a folder.
+
+    Raises:
+        CheckpointError: if there is no run in it, or its configuration cannot be read.
+    """
+    if not (Path(resume) / CONFIG).is_file():
+        raise CheckpointError(f"resume={resume}: no run there, it has no {CONFIG}; expected the folder of a run")
+    return read_config(resume)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What came out of the run in a folder.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    found = read_json(folder / RESULT)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / RESULT} holds no result; remove it to have it made again")
+    return found
 
 
 def _is_choice(value: Any) -> bool:

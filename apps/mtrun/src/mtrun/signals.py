@@ -15,7 +15,7 @@ class Terminated(BaseException):
     exit_code = 128 + signal.SIGTERM
 
 
-_depth = 0
+_depth = 0  # of shields around what is running
 _pending: BaseException | None = None
 
 
@@ -37,14 +37,29 @@ def raising() -> Iterator[None]:
 def shielded() -> Iterator[None]:
     """Within, a first signal waits until the block is done; a second one interrupts it."""
     global _depth, _pending
+    outside = _depth
     _depth += 1
     try:
         yield
     finally:
-        _depth -= 1
+        _depth = outside
         waiting, _pending = (_pending, None) if _depth == 0 else (None, _pending)
     if waiting is not None:
         raise waiting
+
+
+@contextmanager
+def unshielded() -> Iterator[None]:
+    """Within, inside of a shield, a signal interrupts at once; what the shield puts in order afterwards is safe."""
+    global _depth, _pending
+    outside, _depth = _depth, 0
+    try:
+        waiting, _pending = _pending, None
+        if waiting is not None:
+            raise waiting
+        yield
+    finally:
+        _depth = outside
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -26,6 +27,7 @@ from mt_core.errors import ConfigError, PluginError
 
 from .config import Config
 from .engine import ENGINES
+from .untrusted import CheckedFiles
 
 AUTO = "auto"  # the decoder that suits the backbone
 DECIDED_LATER = ("decoder", AUTO)
@@ -58,10 +60,12 @@ def composing(root: Root) -> Iterator[None]:
     """Let Hydra find the configs of `root`."""
     for plugin in (PluginSource, PluginSearchPath):
         Plugins.instance().register(plugin)
-    token = _root.set(root)
+    token, sources = _root.set(root), SourcesRegistry.instance().types
+    usual, sources["file"] = sources["file"], CheckedFiles
     try:
         yield
     finally:
+        sources["file"] = usual
         _root.reset(token)
 
 

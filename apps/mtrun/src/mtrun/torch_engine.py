@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mt_core.adapter import private_tasks
-from mt_core.artefact import trained_state
+from mt_core.artefact import load_trained, trained_state
 from mt_core.dataset import Batch
-from mt_core.errors import ConfigError, NonFiniteError
+from mt_core.errors import CheckpointError, ConfigError, NonFiniteError
 from mt_core.model import Objective
 
 from .engine import Engine, StepResult
@@ -70,6 +70,28 @@ class TorchEngine(Engine):
     def state(self) -> dict[str, Tensor]:
         return trained_state(self.objective.model) if self.average is None else dict(self.average.values)
 
+    def snapshot(self) -> dict[str, Tensor]:
+        found = {f"trained/{name}": x for name, x in trained_state(self.objective.model).items()}
+        for name, parameter in self.parameters.items():
+            found |= {f"optimizer/{key}/{name}": x for key, x in self.optimizer.state.get(parameter, {}).items()}
+        if self.average is not None:
+            found |= {f"average/{name}": x for name, x in self.average.values.items()}
+            found["average_updates"] = torch.tensor(self.average.updates)
+        return found
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        moments, average = _under("optimizer", snapshot), _under("average", snapshot)
+        live = trained_state(self.objective.model)
+        _refuse_strangers({path.partition("/")[2]: x for path, x in moments.items()}, self.parameters)
+        _refuse_strangers(average, live)
+        load_trained(self.objective.model, _under("trained", snapshot), "the saved state")
+        for path, value in moments.items():
+            key, _, name = path.partition("/")
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        if self.average is not None:
+            self.average.restart(average, int(snapshot.get("average_updates", 0)))
+
     def _gradients(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Add a batch's share of the gradient, a few tasks at a time; the losses of all of them."""
         model = self.objective.model
@@ -95,8 +117,9 @@ class TorchEngine(Engine):
         for i, value in enumerate(values):
             if not math.isfinite(value):
                 batch, name = batches[i // len(names)], names[i % len(names)]
+                what = f"the loss of task {name}" if name in self.objective.weights else f"the adapter's {name}"
                 raise NonFiniteError(
-                    f"step {step}: the loss of task {name} is {value} on the pictures {', '.join(batch.ids)}; "
+                    f"step {step}: {what} is {value} on the pictures {', '.join(batch.ids)}; "
                     f"nothing was changed. {_ADVICE}"
                 )
         if not math.isfinite(length):
@@ -155,12 +178,19 @@ class Average:
             else:
                 self.values[name].copy_(x)
 
+    @torch.no_grad()
+    def restart(self, values: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from an average that was kept before; from the live values where there was none."""
+        self.updates = updates
+        for name, x in self.live.items():
+            self.values[name].copy_(values.get(name, x))
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within, the model has the averaged values."""
         kept = {name: x.clone() for name, x in self.live.items()}
-        self._put(self.values)
         try:
+            self._put(self.values)
             yield
         finally:
             self._put(kept)
@@ -169,6 +199,17 @@ class Average:
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, x in self.live.items():
             x.copy_(values[name])
+
+
+def _under(head: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `head/`, without it."""
+    return {name.removeprefix(f"{head}/"): x for name, x in tensors.items() if name.startswith(f"{head}/")}
+
+
+def _refuse_strangers(found: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
+    for name, x in found.items():
+        if name not in known or (x.ndim and x.shape != known[name].shape):
+            raise CheckpointError(f"the saved state holds {name} {tuple(x.shape)}, which this model does not have")
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

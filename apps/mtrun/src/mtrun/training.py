@@ -7,65 +7,51 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
-
-import torch
 
 from mt_core.accounting import count_parameters
 from mt_core.build import build
 from mt_core.dataset import Batch, Samples
-from mt_core.errors import DataError
+from mt_core.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
 from mt_core.model import Objective
 
-from .data import derived_seed, evaluation_batches, training_batches
+from .data import derived_seed, evaluation_batches, start_generators, training_batches
 from .environment import environment
-from .evaluation import Evaluation, directions, evaluate
+from .evaluation import directions, evaluate
 from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
-from .recipe import TrainerOptions
-from .signals import Terminated, shielded
+from .progress import Progress
+from .recipe import OnNonfinite, TrainerOptions
+from .resuming import Saved
+from .signals import Terminated, shielded, unshielded
 
 log = logging.getLogger(__name__)
 
 USUAL_STEPS = 1000  # of a run that names neither steps nor epochs
 
 
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        step: steps taken.
-        seconds: that they took, with waiting for data and without evaluations.
-        before, last, best: evaluations of the untrained model, after the last one made, and with the lowest loss.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    before: Evaluation | None = None
-    last: Evaluation | None = None
-    best: Evaluation | None = None
-    best_step: int = 0
-    best_loss: float = field(default=math.inf)
-
-
 class Training:
     """A training run, made ready: the pictures are found, the model is built. Nothing is written.
 
+    Args:
+        job: what to train.
+        saved: what to go on from.
+
     Raises:
         DataError: if a split is empty or incomplete.
-        ConfigError, CheckpointError: if the model cannot be built.
+        ConfigError, CheckpointError: if the model cannot be built, or is not the one that was saved.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, saved: Saved | None = None) -> None:
         self.job, self.options = job, job.config.trainer
         self.device = device_of(self.options.device)
         self.transforms = transforms(job)
         self.train_split, self.val_split = (self._split(name) for name in ("train", "val"))
-        self.steps = step_count(self.options, len(self.train_split))
+        self.progress = Progress() if saved is None else saved.progress
+        self.steps = step_count(self.options, len(self.train_split), self.progress)
         self.built = build(job.spec, self.device)
         self.counts = count_parameters(self.built.model, job.spec.image_size)
         loss = job.config.loss
@@ -73,26 +59,29 @@ class Training:
         job.engine.prepare(self.objective, self.options, self.device)
         self.directions = directions(job.protocol, job.tasks)
         self.listeners: list[Listener] = []
-        self.progress = Progress()
+        if saved is not None:
+            self._restore(saved)
 
     def run(self, listeners: Sequence[Listener]) -> dict[str, Any]:
         """Train, tell the listeners of every step and evaluation, and say what came out.
 
         Raises:
             DataError: if a picture or a label cannot be used.
-            NonFiniteError: if a loss or a gradient is not finite.
+            NonFiniteError: if a loss or a gradient is not finite. What was saved last, before, is left the newest.
             PluginError: if a plugin fails in a hook.
-            Terminated, KeyboardInterrupt: when told to stop, after the listeners were told.
+            CheckpointError: if a listener cannot write.
+            Terminated, KeyboardInterrupt: when told to stop.
         """
         self.listeners = list(listeners)
-        session = Session(self.job, self.built, self.job.engine, self.steps, self.directions)
-        try:
+        pictures = len(self.train_split)
+        session = Session(self.job, self.built, self.job.engine, self.steps, pictures, self.directions)
+        with shielded():
             self._tell(lambda listener: listener.on_start(session))
-            if self.options.eval_before:
-                self.progress.before = self._evaluate()
+        try:
             self._train()
-        except (Terminated, KeyboardInterrupt):
+        except (Terminated, KeyboardInterrupt, DataError, PluginError):
             with shielded():
+                self._save()
                 self._tell(lambda listener: listener.on_stop(self.progress.step))
             raise
         result = self.result()
@@ -102,7 +91,6 @@ class Training:
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
         progress, config = self.progress, self.job.config
-        images = progress.step * self.options.batch_size * self.options.accumulate
         return {
             "protocol": self.job.protocol.name,
             "dataset": config.dataset["name"],
@@ -118,7 +106,7 @@ class Training:
                 for name, found in (("before", progress.before), ("final", progress.last), ("best", progress.best))
             },
             "directions": self.directions,
-            "best": {"step": progress.best_step, "by": "lowest weighted validation loss", "loss": progress.best_loss},
+            "best": {"step": progress.best_step, "by": "lowest weighted validation loss", "loss": self._best_loss()},
             "weights": {"average": "none" if self.options.ema is None else "exponential", "decay": self.options.ema},
             "parameters": {
                 "trainable": self.counts.trainable,
@@ -128,55 +116,122 @@ class Training:
             },
             "seed": config.seed,
             "steps": progress.step,
+            "skipped_steps": progress.skipped,
             "seconds": progress.seconds,
-            "images_per_second": images / max(progress.seconds, 1e-9),
+            "images_per_second": progress.position / max(progress.seconds, 1e-9),
             "environment": environment(self.device),
         }
 
     def _train(self) -> None:
-        every = self.options.eval_every or max(1, self.steps // 10)
-        with closing(self._batches(range(self.steps * self.options.accumulate))) as batches:
-            for step in range(1, self.steps + 1):
+        progress = self.progress
+        with closing(self._batches()) as batches:
+            while True:
+                if progress.evaluated < progress.step and self._is_due(progress.step):
+                    self._evaluate()
+                if self._is_to_be_saved():
+                    with shielded():
+                        self._save()
+                if progress.step >= self.steps:
+                    return
                 started = time.perf_counter()
                 group = list(islice(batches, self.options.accumulate))
                 with shielded():
-                    self._step(step, group, started)
-                if step % every == 0 or step == self.steps:
-                    self._evaluate()
+                    self._step(progress.step + 1, group, started)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether the model is to be evaluated after a step."""
+        if step == 0:
+            return self.options.eval_before
+        return step == self.steps or step % (self.options.eval_every or max(1, self.steps // 10)) == 0
+
+    def _is_to_be_saved(self) -> bool:
+        step, every = self.progress.step, self.options.save_every
+        if step in (0, self.steps):
+            return step > 0
+        return self.progress.evaluated == step if every is None else step % every == 0
 
     def _step(self, step: int, group: Sequence[Batch], started: float) -> None:
         # What is random inside the model follows from seed and step, as the data do: there is no state to keep.
-        torch.manual_seed(derived_seed(self.job.config.seed, step))
+        start_generators(derived_seed(self.job.config.seed, step))
         rate = learning_rate(step - 1, self.steps, self.options)
-        result = self.job.engine.step(step, group, rate)
-        took = time.perf_counter() - started
-        self.progress.step, self.progress.seconds = step, self.progress.seconds + took
+        try:
+            result = self.job.engine.step(step, group, rate)
+        except NonFiniteError as error:
+            if self.options.on_nonfinite is OnNonfinite.stop:
+                raise
+            self._skip(error)
+            result = None
+        took, pictures = time.perf_counter() - started, sum(len(batch.ids) for batch in group)
+        progress = self.progress
+        progress.step, progress.position, progress.seconds = step, progress.position + pictures, progress.seconds + took
+        if result is None:
+            return
         report = StepReport(
             step=step,
             result=result,
             loss=sum(self.objective.weights[task.name] * result.losses[task.name] for task in self.job.tasks),
             rate=rate,
-            images_per_second=sum(len(batch.ids) for batch in group) / took,
+            images_per_second=pictures / took,
             seconds=self.progress.seconds,
             logged=step % self.options.log_every == 0 or step in (1, self.steps),
         )
         self._tell(lambda listener: listener.on_step(report))
 
-    def _evaluate(self) -> Evaluation:
+    def _skip(self, error: NonFiniteError) -> None:
+        if self.progress.skipped >= self.options.max_skips:
+            raise NonFiniteError(
+                f"{error} {self.progress.skipped} steps were skipped before it, which is all that "
+                f"trainer.max_skips={self.options.max_skips} allows."
+            ) from error
+        self.progress.skipped += 1
+        log.warning("%s The step is skipped: %d of at most %d", error, self.progress.skipped, self.options.max_skips)
+
+    def _evaluate(self) -> None:
         progress = self.progress
-        with closing(self._val_batches()) as batches, self.job.engine.averaged():
-            found = evaluate(
-                self.built.model, batches, self.job.protocol, self.device, self.options.precision, self.options.panels
-            )
-        loss = found.objective(self.objective.weights)
-        best = progress.step > 0 and loss < progress.best_loss
-        with shielded():
-            progress.last = found
+        with shielded():  # whatever happens meanwhile, the average gives its place back to the weights
+            with closing(self._val_batches()) as batches, self.job.engine.averaged(), unshielded():
+                found = evaluate(
+                    self.built.model,
+                    batches,
+                    self.job.protocol,
+                    self.device,
+                    self.options.precision,
+                    self.options.panels,
+                )
+            loss = found.objective(self.objective.weights)
+            best = progress.step > 0 and loss < self._best_loss()
+            progress.last, progress.evaluated = found, progress.step
+            if progress.step == 0:
+                progress.before = found
             if best:
-                progress.best, progress.best_step, progress.best_loss = found, progress.step, loss
+                progress.best, progress.best_step = found, progress.step
             report = EvaluationReport(progress.step, found, loss, best)
             self._tell(lambda listener: listener.on_evaluation(report))
-        return found
+
+    def _best_loss(self) -> float:
+        return self.progress.best_loss(self.objective.weights)
+
+    def _save(self) -> None:
+        self._tell(lambda listener: listener.on_save(self.progress))
+
+    def _restore(self, saved: Saved) -> None:
+        """Raises ConfigError or CheckpointError where going on would be another run."""
+        if saved.pictures != len(self.train_split):
+            raise ConfigError(
+                f"the training split has {len(self.train_split)} pictures, it had {saved.pictures} when the run was "
+                f"saved: its order is another one; restore the data set, or start a new run"
+            )
+        if saved.base != self.built.base:
+            raise CheckpointError(
+                f"the frozen weights of backbone {self.job.spec.backbone.name} have hash {self.built.base[:12]}, the "
+                f"run was trained on {saved.base[:12]}; give the weights it was trained with: backbone.checkpoint=FILE"
+            )
+        if self.steps < self.progress.step:
+            raise ConfigError(
+                f"the run has taken {self.progress.step} steps already, more than the {self.steps} asked for; raise "
+                f"trainer.max_steps or trainer.epochs"
+            )
+        self.job.engine.restore(saved.tensors)
 
     def _split(self, name: str) -> Samples:
         samples = self.job.dataset.split(name, self.job.tasks)
@@ -184,7 +239,10 @@ class Training:
             raise DataError(f"split {name!r} of data set {self.job.config.dataset['name']} has no picture; add some")
         return samples
 
-    def _batches(self, numbers: range) -> Generator[Batch, None, None]:
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Those of the steps that are left."""
+        size, start = self.options.batch_size, self.progress.position
+        count = (self.steps - self.progress.step) * self.options.accumulate
         return training_batches(
             self.train_split,
             self.transforms[0],
@@ -192,7 +250,7 @@ class Training:
             self.options,
             self.job.config.seed,
             self.device,
-            numbers,
+            range(start, start + count * size, size),
         )
 
     def _val_batches(self) -> Generator[Batch, None, None]:
@@ -203,9 +261,11 @@ class Training:
             what(listener)
 
 
-def step_count(options: TrainerOptions, pictures: int) -> int:
-    """How many steps a run takes on a data set of so many pictures."""
+def step_count(options: TrainerOptions, pictures: int, progress: Progress | None = None) -> int:
+    """How many steps a run takes on a data set of so many pictures, those that it has taken included."""
+    progress = progress or Progress()
     limits = [] if options.max_steps is None else [options.max_steps]
     if options.epochs is not None:
-        limits.append(math.ceil(options.epochs * pictures / (options.batch_size * options.accumulate)))
+        left = options.epochs * pictures - progress.position
+        limits.append(progress.step + math.ceil(left / (options.batch_size * options.accumulate)))
     return min(limits, default=USUAL_STEPS)

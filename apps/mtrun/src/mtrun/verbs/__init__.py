@@ -42,6 +42,7 @@ VERBS = {
             "mtrun adapter=mtlora adapter.rank=16 backbone=swin_tiny dataset=nyud dataset.root=DIR",
             "mtrun experiment=demo",
             "mtrun --multirun adapter.rank=16,32 dataset=rooms",
+            "mtrun resume=RUN trainer.max_steps=20000",
             "mtrun dry_run=true dataset=pascal dataset.root=DIR",
         ),
     ),
@@ -58,6 +59,16 @@ VERBS = {
         "PredictConfig",
         resumes=True,
         examples=("mtrun predict input=DIR_OR_FILE checkpoint=RUN output=DIR tasks=[depth]",),
+    ),
+    "export": Verb(
+        "write a trained model as an artefact, merged weights, torch.export or ONNX, and check it",
+        "mtrun.verbs.export:export",
+        "ExportConfig",
+        resumes=True,
+        examples=(
+            "mtrun export checkpoint=RUN format=onnx output=DIR",
+            "mtrun export checkpoint=RUN format=merged tasks=[depth]",
+        ),
     ),
     "plan": Verb(
         "let an adapter that plans (TGLoRA) look at the data, and show what it found; train does the same by itself",
@@ -78,5 +89,10 @@ VERBS = {
         "list what is installed, or show the options of one",
         "mtrun.verbs.plugins:plugins",
         examples=("mtrun plugins list", "mtrun plugins show mtlora", "mtrun plugins show decoder hrnet"),
+    ),
+    "doctor": Verb(
+        "versions, devices, engines and plugins, and whether a training step works here",
+        "mtrun.verbs.doctor:doctor",
+        examples=("mtrun doctor", "mtrun doctor --json"),
     ),
 }

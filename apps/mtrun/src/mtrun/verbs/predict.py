@@ -96,7 +96,10 @@ def _output(config: PredictConfig) -> Path:
         if folder.is_file():
             raise ConfigError(f"output={folder} is a file; expected a folder")
         return folder
-    return (run_of(config.checkpoint) or Path()) / "predictions"
+    folder = (run_of(config.checkpoint) or Path()) / "predictions"
+    if link := next((path for path in (folder, *folder.rglob("*")) if path.is_symlink()), None):
+        raise ConfigError(f"{link} is a link, and writing there could go anywhere; remove it, or give output=DIR")
+    return folder
 
 
 def _show(console: Any, value: Mapping[str, Any]) -> None:

@@ -6,25 +6,36 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from mt_core.errors import ConfigError
 
 from ..config import TrainConfig
 from ..display import showing, training_table
 from ..job import Job, job_of
 from ..json_values import plain_numbers
 from ..listeners import Hooks
+from ..lock import locked
 from ..planning import make_plan, needs_plan
 from ..plans import Plan
 from ..results import Result
+from ..resuming import differences, resumed_job, saved_of
 from ..runfolder import RunFolder
-from ..runs import claim, refuse_taken
+from ..runs import RESULT, STATE, claim, config_to_resume, read_result, refuse_taken
+from ..state import States
 from ..training import Training
+from ..writing import writing
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, plain: Mapping[str, Any]) -> Result:
-    """Train, into a new folder; or, with `dry_run`, take one step and write nothing."""
+    """Train, into a new folder or on in that of `resume`; or, with `dry_run`, take one step and write nothing."""
+    if config.dry_run and config.resume is not None:
+        raise ConfigError("dry_run=true and resume exclude each other: a dry run starts anew; leave one of them away")
+    if config.resume is not None:
+        return _resume(Path(config.resume), config, plain)
     if config.dry_run:
         return _dry_run(_planned(job_of(_shortened(config), plain))[0])
     refuse_taken(config.run_dir)
@@ -32,14 +43,40 @@ def train(config: TrainConfig, plain: Mapping[str, Any]) -> Result:
     training = Training(job)  # what cannot work fails here, before there is a folder
     spec = job.spec
     folder = claim(config.run_dir, f"{spec.adapter.name}-{spec.backbone.name}-{config.dataset['name']}")
-    run = RunFolder(folder, plain)
-    if plan is not None:
-        plan.save(folder)
+    with locked(folder):
+        run = RunFolder(folder, plain, States(folder / STATE, config.trainer.keep_states))
+        if plan is not None:
+            with writing(folder):
+                plan.save(folder)
+        return _recorded(training, run)
+
+
+def _resume(folder: Path, config: TrainConfig, plain: Mapping[str, Any]) -> Result:
+    """Go on from the newest complete state of a run."""
+    before, after = config_to_resume(str(folder)), {**plain, "resume": None}
+    with locked(folder):
+        states = States(folder / STATE, config.trainer.keep_states)
+        saved = saved_of(states.newest())
+        training = Training(resumed_job(config, plain, before, saved), saved)
+        done = saved.progress.step
+        if done == training.steps and (folder / RESULT).is_file():
+            more = f"the run has taken all of its {done} steps; trainer.max_steps=NUMBER takes it further"
+            return _shown({"run_dir": str(folder), **read_result(folder)}, more)
+        run = RunFolder(folder, after, states)
+        run.rewind(training.progress)
+        changed = differences(before, after)
+        return _recorded(training, run, f"resuming {folder} after step {done} of {training.steps}", *changed)
+
+
+def _recorded(training: Training, run: RunFolder, *lines: str) -> Result:
+    """Train, and record it in the run's folder; first of all these lines."""
     with ExitStack() as stack:
         stack.enter_context(run.recording())
+        for line in lines:
+            log.info("%s", line)
         display = stack.enter_context(showing())
-        result = {"run_dir": str(folder), **training.run([display, run, Hooks(run.info)])}
-    return _shown(result, f"the run is in {folder}")
+        result = {"run_dir": str(run.folder), **training.run([display, run, Hooks(run.info)])}
+    return _shown(result, f"the run is in {run.folder}")
 
 
 def _dry_run(job: Job) -> Result:

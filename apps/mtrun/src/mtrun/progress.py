@@ -1,0 +1,84 @@
+"""How far a training run is: all of it that is not in the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mt_core.options import from_dict
+
+from .evaluation import Evaluation
+from .json_values import plain_numbers
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: steps taken, those that were skipped included.
+        position: training pictures taken from the stream.
+        skipped: steps that changed nothing, because a number was not finite.
+        seconds: that the steps took, with waiting for data and without evaluations.
+        evaluated: the step after which the model was last evaluated; -1 if it never was.
+        before, last, best: evaluations of the untrained model, after the last one made, and with the lowest loss.
+        best_step: the step after which `best` was made; 0 without one.
+    """
+
+    step: int = 0
+    position: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    evaluated: int = -1
+    before: Evaluation | None = None
+    last: Evaluation | None = None
+    best: Evaluation | None = None
+    best_step: int = 0
+
+    def best_loss(self, weights: Mapping[str, float]) -> float:
+        """The lowest weighted validation loss; infinite where nothing was evaluated."""
+        return math.inf if self.best is None else self.best.objective(weights)
+
+    def forget_best(self) -> None:
+        """Look for the best from here on."""
+        self.best, self.best_step = None, 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`, but for the pictures of the evaluations."""
+        values: dict[str, Any] = {**vars(self), **{name: self._plain(name) for name in _EVALUATIONS}}
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Progress:
+        """Read it back.
+
+        Raises:
+            ConfigError: if a field is unknown or of the wrong type.
+        """
+        found = {name: _evaluation(values.get(name)) for name in _EVALUATIONS}
+        return from_dict(cls, {**values, **found}, "progress")
+
+    def _plain(self, name: str) -> dict[str, Any] | None:
+        found: Evaluation | None = getattr(self, name)
+        if found is None:
+            return None
+        return {"metrics": plain_numbers(found.metrics), "losses": plain_numbers(found.losses), "images": found.images}
+
+
+_EVALUATIONS = ("before", "last", "best")
+
+
+def _evaluation(values: Any) -> Evaluation | None:
+    """null stands for what is not a number."""
+    if not isinstance(values, Mapping):
+        return None
+    numbers = _with_nan({name: values.get(name, {}) for name in ("metrics", "losses")})
+    return from_dict(Evaluation, {**values, **numbers}, "evaluation")
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_nan(item) for key, item in value.items()}
+    return math.nan if value is None else value
