@@ -26,7 +26,19 @@ TOOLS = ("mt-core[testing]", "pytest-timeout", "hypothesis")
 NEEDS = {  # what a dist's tests need besides what it declares, as little as possible
     "mt-adapters-mtlora": ["mt-backbones-swin"],
     "mt-adapters-tora": ["tensorly"],
-    "mtrun": ["mt-backbones-swin", "mt-adapters-mtlora", "mt-datasets"],
+    "mt-backbones-pvt": ["transformers"],
+    "mt-adapters-vmt": ["mt-backbones-swin"],
+    "mt-adapters-tglora": ["mt-backbones-swin"],
+    "mt-adapters-baselines": ["mt-backbones-swin", "mt-backbones-sam"],
+    "mtrun": [
+        "mt-backbones-swin",
+        "mt-backbones-sam",
+        "mt-adapters-mtlora",
+        "mt-adapters-tora",
+        "mt-adapters-tglora",
+        "mt-adapters-vmt",
+        "mt-datasets",
+    ],
     "mt-adapters-bottleneck": ["mt-backbones-swin"],
 }
 IMPORT_ALL = """
