@@ -3,7 +3,8 @@
     python benchmarks/scaling.py --plot docs/scaling.svg
 
 The papers claim: VMT-Adapter flat, MTLoRA nearly flat, TGLoRA between, ToRA linear. What grows in any method is its
-decoders, one per task; the column *encoder* leaves them out. The backbone is swin_nano at 224 x 224, batch 2.
+decoders, one per task; the column *encoder* leaves them out. The backbone is Swin-T at 128 x 128, batch 2, with features
+taken before patch merging, as VMT-Adapter's paper has them: after it, every task's stream passes the merging.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pathlib import Path
 import torch
 from measure import Step, interleaved, kernel_says
 
-from mt_backbones_swin.swin import SwinNano
+from mt_backbones_swin.swin import FeaturePoint, SwinTiny
 from mt_core import MultiTaskModel, registry
 from mt_core.decoders.hrnet import HRNet
 from mt_core.tasks import Segmentation
 
 METHODS = ("frozen", "vmt", "vmt_lite", "mtlora", "mtlora_plus", "tglora", "tora")
 COUNTS = (1, 2, 4, 8)
-SIZE, BATCH = (224, 224), 2
+SIZE, BATCH = (128, 128), 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Row:
 def model_of(method: str, count: int) -> MultiTaskModel:
     torch.manual_seed(0)
     tasks = [Segmentation(f"task{i}", 8) for i in range(count)]
-    return MultiTaskModel(SwinNano().build(SIZE), registry("adapters")[method](), HRNet(), tasks).train()
+    backbone = SwinTiny(features=FeaturePoint.before_merging, drop_path=0.0)
+    return MultiTaskModel(backbone.build(SIZE), registry("adapters")[method](), HRNet(), tasks).train()
 
 
 def whole_step(method: str, count: int) -> Step:

@@ -20,7 +20,7 @@ from mt_core.testing.miniatures import architectures
 
 TASKS = (Segmentation("semseg", 3), Depth("depth", 1), Normals("normals", 3))
 METHODS = ("mtlora", "mtlora_plus", "tora", "tglora", "vmt", "vmt_lite")  # with every decoder; others with one
-STEPS = 8
+STEPS = 12
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
 
 

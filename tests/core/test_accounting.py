@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from mt_core.accounting import Count, count_parameters, gmacs, report
+from mt_core.accounting import Count, costs, count_parameters, gmacs, report
 from mt_core.adapter import Adapter, SiteModule, StreamModule
 from mt_core.backbone import Encoder, Level
 from mt_core.decoder import Decoder
@@ -295,6 +296,16 @@ def test_published_rule_of(module: nn.Module, macs: int) -> None:
     without, with_it = (toy(Frozen(), Single(module=m), TASKS[:1]) for m in (nn.Identity(), module))
     difference = gmacs(with_it, SIZE)["published"] - gmacs(without, SIZE)["published"]
     assert difference == pytest.approx(macs / 1e9, rel=1e-9, abs=1e-15)
+
+
+def test_the_encoders_part_of_the_cost_is_the_models_without_its_decoders() -> None:
+    model = toy(Frozen()).eval().requires_grad_(False)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        model.encoder(torch.rand(1, 3, *SIZE, dtype=model.mean.dtype, device=model.mean.device))
+    found = costs(toy(Frozen()), SIZE)
+    assert found["encoder"]["full"] == pytest.approx(counted.get_total_flops() / 2e9, rel=1e-12)
+    assert found["model"] == gmacs(toy(Frozen()), SIZE)
+    assert all(found["encoder"][name] < found["model"][name] for name in ("published", "full"))
 
 
 def test_the_report_is_json_and_adds_up() -> None:

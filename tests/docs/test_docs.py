@@ -114,6 +114,13 @@ def test_the_readme_of_a_dist_has_every_option_of_its_plugins(page: str) -> None
             assert documented.get(name, {}) == options, f"{page} needs a section `{name}` with its options"
 
 
+def test_every_adapter_of_the_project_has_a_row_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| mt-", (ROOT / "docs" / "adapters.md").read_text(), re.MULTILINE)
+    assert rows == [
+        name for name in registry("adapters") if registry("adapters").source(name) != "mt-adapters-bottleneck 0.1.0"
+    ]
+
+
 def test_the_options_of_training_have_the_defaults_that_the_readme_says() -> None:
     documented = option_tables("apps/mtrun/README.md")["train"]
     top = {option.name: option.shown for option in options_of(TrainConfig)}

@@ -133,7 +133,7 @@ def evaluation_table(result: Mapping[str, Any]) -> Group:
 def parameters_table(result: Mapping[str, Any]) -> Group:
     """The parameters by group, and the cost of a prediction."""
     gmacs, size = result["gmacs"], " x ".join(map(str, result["gmacs"]["image_size"]))
-    cost = ", ".join(f"{value} {name}" for name, value in gmacs.items() if name != "image_size")
+    cost = ", ".join(f"{gmacs[name]} {name} (encoder {value})" for name, value in result["encoder_gmacs"].items())
     table = Table("parameters")
     table.add_column("trainable", justify="right")
     table.add_column("live", justify="right")

@@ -77,7 +77,10 @@ class Counts:
 def report(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, Any]:
     """Everything here in plain values, for JSON: exact counts, `mib` to 2 decimals, GMACs to 4 significant digits."""
     counts = count_parameters(model, image_size)
-    costs = {name: float(f"{cost:.4g}") for name, cost in gmacs(model, image_size).items()}
+    rounded = {
+        part: {name: float(f"{cost:.4g}") for name, cost in found.items()}
+        for part, found in costs(model, image_size).items()
+    }
     return {
         "trainable": counts.trainable,
         "live": counts.live,
@@ -85,7 +88,8 @@ def report(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, Any]
         "frozen": counts.frozen,
         "mib": round(counts.mib, 2),
         "groups": {name: asdict(count) for name, count in counts.groups.items()},
-        "gmacs": {**costs, "image_size": list(image_size)},
+        "gmacs": {**rounded["model"], "image_size": list(image_size)},
+        "encoder_gmacs": rounded["encoder"],
         "convention": CONVENTION,
     }
 
@@ -131,18 +135,29 @@ def gmacs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, float
         model: on any device; it is left as it was.
         image_size: (height, width) it was built for.
     """
+    return costs(model, image_size)["model"]
+
+
+def costs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """As `gmacs`, of the whole `model` and of the `encoder` in it: {part: {convention: GMACs}}."""
     shapes = _shapes_of(model).eval().requires_grad_(False)  # the counter's own hooks trip over trainable arguments
     rules = {module: rule for module in shapes.modules() if (rule := _rule(module))}
     published: list[int] = []
+    found: dict[str, dict[str, float]] = {}
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:
         published.append(rules[module](module, output))
 
+    def note(part: str) -> None:
+        found[part] = {"published": sum(published) / 1e9, "full": full.get_total_flops() / 2e9}
+
     for module in rules:
         module.register_forward_hook(count)
+    shapes.encoder.register_forward_hook(lambda *_: note("encoder"))  # nothing runs before it
     with torch.no_grad(), FlopCounterMode(display=False) as full:
         _forward(shapes, 1, image_size)
-    return {"published": sum(published) / 1e9, "full": full.get_total_flops() / 2e9}
+    note("model")
+    return found
 
 
 def _shapes_of(model: MultiTaskModel) -> MultiTaskModel:

@@ -266,7 +266,7 @@ class AdapterConformance:
         assert rough.keys() == exact.keys()
         if exact:
             a, b = (torch.cat([g.flatten() for g in found.values()]) for found in (exact, rough))
-            assert torch.cosine_similarity(a, b, dim=0) > 0.97, "gradients under bf16 autocast point elsewhere"
+            assert torch.cosine_similarity(a, b, dim=0) > 0.95, "gradients under bf16 autocast point elsewhere"
 
     def test_compiles_as_one_graph(self, trained: AdapterCase) -> None:
         torch._dynamo.reset()
