@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --plot docs/scaling.svg
 
 The papers claim: VMT-Adapter flat, MTLoRA nearly flat, TGLoRA between, ToRA linear. What grows in any method is its
-decoders, one per task; the column *encoder* leaves them out. The backbone is Swin-T at 128 x 128, batch 2, with features
+decoders, one per task; the column *encoder* leaves them out. The backbone is Swin-T at 128 x 128, batch 2, its features
 taken before patch merging, as VMT-Adapter's paper has them: after it, every task's stream passes the merging.
 """
 

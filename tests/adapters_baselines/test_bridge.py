@@ -203,6 +203,18 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: 
             nn.LayerNorm(8),
             r"cannot adapt at \(LayerNorm\) with options",
         ),
+        (
+            {"method": "lora", "options": {"init_lora_weights": "pissa"}},
+            Role.qkv,
+            nn.Linear(8, 8),
+            "it changes or trains the frozen layer itself, which all tasks share",
+        ),
+        (
+            {"method": "lora", "options": {"bias": "all"}},
+            Role.qkv,
+            nn.Linear(8, 8),
+            "it changes or trains the frozen layer itself, which all tasks share",
+        ),
         ({"method": "c3a", "options": {"block_size": 7}}, Role.qkv, nn.Linear(8, 8), "block size should be a factor"),
     ],
 )

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from mt_adapters_baselines.adapters import BottleneckAdapter, Compacter, CompacterPP, LowRankAdapter, VLAdapter
 from mt_adapters_baselines.bias import BitFit, RelativeBias
 from mt_adapters_baselines.full import Full
+from mt_adapters_baselines.hydralora import HydraLoRA
 from mt_adapters_baselines.lora import LoRA, LoRAPerTask
 from mt_adapters_baselines.multilora import MultiLoRA
 from mt_core.adapter import Adapter
 from mt_core.attachment import attach
 from mt_core.discovery import registry
 from mt_core.errors import ConfigError
+from mt_core.site import Role, Site
+from mt_core.streams import Streams
 from mt_core.testing import AdapterCase, AdapterConformance
 from mt_core.testing.miniatures import architectures
 
@@ -48,6 +52,10 @@ IMPOSSIBLE: list[tuple[Adapter, str, str]] = [
     (RelativeBias(per_task=True), "sam_vit_b", "is multiplied with the queries: there is no bias of each task"),
     (BitFit(per_task=True), "sam_vit_b", "use adapter.per_task=false, or for bitfit adapter.pos_bias=false"),
 ]
+
+
+for cls in (LoRA, LoRAPerTask, HydraLoRA):
+    IMPOSSIBLE.append((cls(sites=["merge"]), "pvt_v2_b0", r"sites=\['merge'\]: PvtV2Encoder has no such layer to adapt"))
 
 
 @pytest.mark.parametrize(("method", "backbone", "message"), IMPOSSIBLE)
@@ -88,6 +96,12 @@ def test_each_learns_what_a_trained_one_of_its_kind_gives(name: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_bitfit_leaves_alone_what_has_no_bias() -> None:
+    bare = [nn.LayerNorm(4, bias=False), nn.Linear(4, 4, bias=False), nn.Sequential(nn.Conv2d(3, 4, 2, bias=False))]
+    for role, module in zip((Role.norm, Role.qkv, Role.patch_embed), bare, strict=True):
+        assert BitFit(per_task=True).adapt(Site("at", role, 0, reads=""), module, Streams.trunk(TASKS)) is None
 
 
 class TestMultipleBitFit(AdapterConformance):

@@ -154,6 +154,12 @@ def test_a_plan_within_a_budget_of_parameters_has_the_largest_rank_that_fits() -
     assert TGLoRA(rank=7, budget_params=1e9).plan(study(), pictures(1))["rank"] == 6
 
 
+def test_where_every_rank_is_fixed_a_budget_of_parameters_leaves_the_rank() -> None:
+    assert budget.largest_share(one=1000, two=1000, wanted=16, budget=1000.0) == 16
+    with pytest.raises(ConfigError, match="budget_params=999: rank 1 for each task already takes 1,000 parameters"):
+        budget.largest_share(one=1000, two=1000, wanted=16, budget=999.0)
+
+
 def test_budgets_that_nothing_fits_name_the_least_cost() -> None:
     with pytest.raises(ConfigError, match=r"budget_gmacs=1e-06: one group in every stage already takes 0\.\d+ GMACs"):
         TGLoRA(budget_gmacs=1e-6).plan(study(), pictures(1))
@@ -213,6 +219,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no similarities": ({"similarity": None}, "similarity is None, expected 3 rows of 3 numbers"),
     "too few": ({"similarity": [[1.0, 0.0, 0.0]] * 2}, "expected 3 rows of 3 numbers"),
     "not a number": ({"similarity": [[1.0, 0.0, float("nan")]] * 3}, "expected 3 rows of 3 numbers"),
+    "a number beyond all": ({"similarity": [[1, 0, 10**400]] * 3}, "expected 3 rows of 3 numbers"),
     "no examples": ({"examples": "many"}, "examples='many', expected how many pictures it is from"),
     "a rank of none": ({"rank": 0}, "rank=0, expected a positive number or none"),
     "no groups": ({"groups": None}, "groups=None, expected a list of groups for each stage"),

@@ -44,11 +44,11 @@ class StageSum:
         self.tasks: list[str] = []
         self._left_by, self._left = -1, None  # type: tuple[int, Tensor | None]
 
-    def take(self, block: int) -> Tensor | None:
-        """What the block before `block` has left: (T, B, ..., d)."""
+    def take(self, block: int, shape: torch.Size) -> Tensor | None:
+        """What the block before `block` has left: (T, B, ..., d); none if it was for another batch, (B, ..., d)."""
         left = self._left if self._left_by == block - 1 else None
         self._left_by, self._left = -1, None
-        return left
+        return left if left is not None and left.shape == (len(self.tasks), *shape) else None
 
     def leave(self, block: int, terms: Tensor) -> None:
         """Hand on the sum, (T, B, ..., d), this block's terms included."""
@@ -105,7 +105,7 @@ class ParallelAdapter(StreamModule):
             torch.stack([factors[task] for task in self.stage.tasks]).view(-1, *[1] * (x.dim() - 1), x.shape[-1])
             for factors in (self.alpha, self.gamma)
         )  # (T, 1, ..., d)
-        so_far = self.stage.take(self.block)
+        so_far = self.stage.take(self.block, latent.shape)
         latent = latent.to(alpha.dtype)
         if so_far is None:
             return trunk, torch.addcmul(gamma, latent, alpha, value=self.gating)
