@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt_adapters_tglora import budget
+from mt_adapters_tglora.lora import GroupedLoRA
 from mt_adapters_tglora.plan import Plan
 from mt_adapters_tglora.tglora import TGLoRA
 from mt_core.accounting import gmacs
@@ -20,6 +21,8 @@ from mt_core.backbone import Encoder
 from mt_core.build import Entry, ModelSpec, build
 from mt_core.errors import ConfigError, DataError
 from mt_core.options import to_dict
+from mt_core.site import Role, Site
+from mt_core.streams import Streams
 from mt_core.tasks import Depth, Normals
 
 from .studies import SIZE, TASKS, pictures, study
@@ -281,3 +284,17 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: 
 def test_options_that_do_not_fit_tasks_and_backbone_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attach(TGLoRA(**options), swin(), NAMES)
+
+
+@pytest.mark.parametrize("adapter", [TGLoRA(budget_gmacs=5.0), TGLoRA(budget_params=1e6)])
+def test_a_budget_without_a_plan_is_refused(adapter: TGLoRA) -> None:
+    site = Site("blocks.0.attn.qkv", Role.qkv, stage=0)
+    with pytest.raises(ConfigError, match="a budget is kept by the plan, and there is none; make one"):
+        adapter.adapt(site, nn.Linear(8, 24), Streams.trunk(["semseg", "depth"]))
+
+
+def test_a_backbone_of_a_single_stage_has_the_rank_that_is_asked_for() -> None:
+    tasks = ["semseg", "human_parts", "saliency", "normals"]
+    layer = TGLoRA(rank=32).adapt(Site("blocks.0.attn.qkv", Role.qkv, 0), nn.Linear(8, 24), Streams.trunk(tasks))
+    assert isinstance(layer, GroupedLoRA)
+    assert {name: len(a) for name, a in layer.group_a.items()} == dict.fromkeys(tasks, 8)

@@ -86,6 +86,8 @@ def nondecreasing(tasks: int, stages: int) -> Iterator[tuple[int, ...]]:
 def largest_share(one: int, two: int, wanted: int, budget: float) -> int:
     """The largest rank per task, up to `wanted`, within a budget of parameters, from the counts at ranks 1 and 2.
 
+    They are the same where every rank is fixed (a single stage with `last_rank`): then all fit, or none does.
+
     Raises:
         ConfigError: if rank 1 is too much.
     """
@@ -94,4 +96,4 @@ def largest_share(one: int, two: int, wanted: int, budget: float) -> int:
             f"budget_params={budget:,.0f}: rank 1 for each task already takes {one:,} parameters, decoders included; "
             f"give at least that"
         )
-    return min(wanted, 1 + int((budget - one) // (two - one)))
+    return wanted if two == one else min(wanted, 1 + int((budget - one) // (two - one)))

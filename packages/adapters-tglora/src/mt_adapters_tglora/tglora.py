@@ -61,8 +61,8 @@ class TGLoRA(PlanningAdapter):
             embedding, norms, patch merging and position biases are trained as they are, shared by all groups.
         groups: how many groups each stage has. None: the paper's rule, one for each task in the last stage, one fewer
             in each stage before, one in the first (1, 2, 3, 4 for four tasks; 1, 1, 2, 3 for three).
-        last_rank: rank for each task in the last stage. None: as the paper's counts show, 4 whatever `rank` for four
-            tasks or more (PASCAL), the same share as in every stage for fewer (NYUD).
+        last_rank: rank for each task in the last of several stages. None: as the paper's counts show, 4 whatever `rank`
+            for four tasks or more (PASCAL), the same share as in every stage for fewer (NYUD).
         scale: the factor of every low-rank term (a plain factor, not divided by the rank).
         dropout: on the input of every low-rank term.
         budget_gmacs: let the plan take the most groups whose GMACs, as the paper counts them, are within this.
@@ -103,8 +103,7 @@ class TGLoRA(PlanningAdapter):
         if site.role not in LAYERS[self.train] or not isinstance(module, nn.Linear):
             return None
         groups = self._groups(site, streams.tasks)
-        last = site.stage + 1 == site.stages
-        ranks = [len(group) * self._share(len(streams.tasks), last) for group in groups]
+        ranks = [len(group) * self._rank_of_a_task(site, len(streams.tasks)) for group in groups]
         if len(groups) == 1:
             return LoRA(module, ranks[0], self.scale, self.dropout)
         return GroupedLoRA(module, streams, streams.split(groups), ranks, self.scale, self.dropout)
@@ -161,6 +160,8 @@ class TGLoRA(PlanningAdapter):
                     f"make a plan for this backbone"
                 )
             return self.tree[site.stage]
+        if self.budget_gmacs is not None or self.budget_params is not None:
+            raise ConfigError("a budget is kept by the plan, and there is none; make one (mtrun plan), give plan.file")
         counts = self._counts(len(tasks), site.stages)
         return [[tasks[i] for i in group] for group in grouping.in_order(len(tasks), counts)[site.stage]]
 
@@ -175,12 +176,17 @@ class TGLoRA(PlanningAdapter):
             )
         return self.groups
 
-    def _share(self, tasks: int, last: bool) -> int:
+    def _rank_of_a_task(self, site: Site, tasks: int) -> int:
         """The rank that each task brings to its group."""
+        last = site.stage + 1 == site.stages
         if last and self.last_rank is not None:
             return self.last_rank
-        if last and tasks >= FIXED:
+        if last and site.stage and tasks >= FIXED:  # a single stage is the first as well
             return FIXED
+        return self._share(tasks)
+
+    def _share(self, tasks: int) -> int:
+        """The rank that a task has where none is fixed."""
         if self.rank < tasks:
             raise ConfigError(f"rank={self.rank} for {tasks} tasks: each needs a rank of 1 at least")
         return self.rank // tasks
@@ -190,7 +196,8 @@ class TGLoRA(PlanningAdapter):
         tasks = len(model.tasks)
         if self.budget_gmacs is None:
             return self._counts(tasks, stages)
-        chosen = [replace(self, budget_gmacs=None, groups=counts) for counts in budget.few_counts(tasks, stages)]
+        free = replace(self, budget_gmacs=None, budget_params=None)
+        chosen = [replace(free, groups=counts) for counts in budget.few_counts(tasks, stages)]
         costs = [budget.published_gmacs(budget.adapted(model, choice), image_size) for choice in chosen]
         return budget.most_groups(budget.LinearCost(costs), tasks, stages, self.budget_gmacs)
 
@@ -199,6 +206,7 @@ class TGLoRA(PlanningAdapter):
         if self.budget_params is None:
             return None
         tasks = len(model.tasks)
-        chosen = [replace(self, budget_gmacs=None, groups=counts, rank=share * tasks) for share in (1, 2)]
+        free = replace(self, budget_gmacs=None, budget_params=None, groups=counts)
+        chosen = [replace(free, rank=share * tasks) for share in (1, 2)]
         one, two = (budget.trainable(budget.adapted(model, choice)) for choice in chosen)
-        return tasks * budget.largest_share(one, two, self._share(tasks, last=False), self.budget_params)
+        return tasks * budget.largest_share(one, two, self._share(tasks), self.budget_params)
