@@ -23,7 +23,7 @@ from .bottleneck import (
     SharedBottleneck,
     TaskBottleneck,
 )
-from .sites import is_chosen, refuse_unknown, width
+from .sites import is_chosen, refuse_none, refuse_unknown, width
 
 
 @dataclass
@@ -68,6 +68,9 @@ class BottleneckAdapter(Adapter):
         if self.per_task:
             return TaskBottleneck(module, streams, make, self.activation)
         return SharedBottleneck(module, make, self.activation)
+
+    def attached(self, encoder: Encoder) -> None:
+        refuse_none(encoder, self.sites)
 
     def project(self, like: Tensor, inputs: int, outputs: int) -> Projection:
         """One of the two projections."""
@@ -157,6 +160,7 @@ class Compacter(BottleneckAdapter):
 
     def attached(self, encoder: Encoder) -> None:
         """Give all projections (of a task) the A_i of the first."""
+        super().attached(encoder)
         rules: dict[str, nn.Parameter] = {}
         for module in encoder.modules():
             if isinstance(module, (SharedBottleneck, TaskBottleneck)):

@@ -93,15 +93,16 @@ class BitFit(Adapter):
                     parameter.requires_grad_(True)
 
     def _biased(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm) and module.bias is not None:
             if site.path.startswith(f"{site.reads}."):  # it ends the patch embedding that it is part of
                 return TaskEmbeddingNorm(module, streams)
             return TaskBias(module, streams, module.bias)
         if isinstance(module, nn.Linear) and module.bias is not None:
             return TaskBias(module, streams, module.bias)
-        convolutions = [child for child in module.modules() if isinstance(child, nn.Conv2d)]
-        if site.role is Role.patch_embed and not any(isinstance(child, nn.LayerNorm) for child in module.modules()):
-            return TaskBias(module, streams, convolutions[-1].bias)  # type: ignore[arg-type]
+        inside = [] if site.role is not Role.patch_embed else list(module.modules())
+        biases = [child.bias for child in inside if isinstance(child, nn.Conv2d) and child.bias is not None]
+        if biases and not any(isinstance(child, nn.LayerNorm) for child in inside):
+            return TaskBias(module, streams, biases[-1])
         return None
 
 

@@ -97,8 +97,9 @@ def adapted(base: nn.Module, config: Any) -> nn.Module:
     """PEFT's layer around `base`, which it calls but does not register: whoever holds the layer registers the base.
 
     Raises:
-        ValueError: if PEFT cannot adapt such a layer, or not with these options.
+        ValueError: if PEFT cannot adapt such a layer, or not with these options, or would change the base.
     """
+    before = {name: value.detach().clone() for name, value in base.named_parameters()}
     try:
         layer = peft().inject_adapter_in_model(copy.deepcopy(config), _Model(base), adapter_name=_NAME).layer
     except (ImportError, RuntimeError, TypeError) as error:
@@ -106,9 +107,15 @@ def adapted(base: nn.Module, config: Any) -> nn.Module:
     found = [name for name, module in layer.named_children() if module is base]
     if len(found) != 1:
         raise ValueError(f"PEFT: {type(layer).__name__} does not keep the {type(base).__name__} as it is")
+    if any(value.requires_grad or _differ(value, before[name]) for name, value in base.named_parameters()):
+        raise ValueError("it changes or trains the frozen layer itself, which all tasks share and no artefact holds")
     del layer._modules[found[0]]
     object.__setattr__(layer, found[0], base)
     return layer  # type: ignore[no-any-return]
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return not a.is_meta and not torch.equal(a, b)
 
 
 def call(layer: nn.Module, x: Tensor) -> Tensor:

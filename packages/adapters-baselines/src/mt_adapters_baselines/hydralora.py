@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mt_core.adapter import Adapter
+from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
 from mt_core.site import Role, Site
 from mt_core.streams import Streams
 
 from .per_task import PerTask
-from .sites import LINEAR, is_chosen, refuse_unknown
+from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
 
 
 class HydraLinear(PerTask):
@@ -81,3 +82,6 @@ class HydraLoRA(Adapter):
         if not isinstance(module, nn.Linear) or not is_chosen(site, self.sites):
             return None
         return HydraLinear(module, streams, self.rank, self.scale, self.dropout)
+
+    def attached(self, encoder: Encoder) -> None:
+        refuse_none(encoder, self.sites)

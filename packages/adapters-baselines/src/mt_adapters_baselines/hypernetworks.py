@@ -22,7 +22,7 @@ from .hypernetwork import (
     HyperNetwork,
     ScaledTemplates,
 )
-from .sites import is_chosen, refuse_unknown, width
+from .sites import is_chosen, refuse_none, refuse_unknown, width
 
 
 @dataclass
@@ -65,6 +65,7 @@ class HyperFormer(Adapter):
 
     def attached(self, encoder: Encoder) -> None:
         """Make the hyper-network, now that all layers are known, and give it to each."""
+        refuse_none(encoder, self.sites)
         layers = [module for module in encoder.modules() if isinstance(module, GeneratedBottleneck)]
         like = next(layers[0].base.parameters())
         network_class, head = self.network()

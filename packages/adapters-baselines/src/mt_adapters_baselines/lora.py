@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from mt_core.adapter import Adapter, SiteModule
+from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
 from mt_core.low_rank import add_low_rank, add_low_rank_per_stream, pair
 from mt_core.site import Role, Site
 from mt_core.streams import Streams
 
 from .per_task import PerTask, layer_norm
-from .sites import LINEAR, is_chosen, refuse_unknown
+from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
 
 _NORMED = "a LayerNorm stands before its low-rank term (pre_norm)"
 
@@ -116,6 +117,9 @@ class LoRA(Adapter):
         if not isinstance(module, nn.Linear) or not is_chosen(site, self.sites):
             return None
         return self.update(module, streams)
+
+    def attached(self, encoder: Encoder) -> None:
+        refuse_none(encoder, self.sites)
 
     def update(self, layer: nn.Linear, streams: Streams) -> SiteModule:
         """What stands in the place of a layer."""

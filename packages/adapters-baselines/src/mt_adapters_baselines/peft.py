@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from mt_core.adapter import Adapter
+from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
 from mt_core.site import Role, Site
 from mt_core.streams import Streams
 
 from .bridge import SharedPeft, TaskPeft, configuration
-from .sites import LINEAR, is_chosen, refuse_unknown
+from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
 
 
 @dataclass
@@ -50,3 +51,6 @@ class Peft(Adapter):
                 f"method={self.method} cannot adapt {site.path} ({type(module).__name__}) with "
                 f"options={self.options}: {error}"
             ) from error
+
+    def attached(self, encoder: Encoder) -> None:
+        refuse_none(encoder, self.sites)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from mt_core.adapter import SiteModule
+from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
 from mt_core.site import Role, Site
 
@@ -23,6 +25,15 @@ def refuse_unknown(sites: Sequence[str], known: Sequence[Role]) -> None:
         raise ConfigError(f"sites={list(sites)}: {unknown[0]!r} is none of {', '.join(known)}")
     if not sites:
         raise ConfigError(f"sites=[]: expected at least one of {', '.join(known)}")
+
+
+def refuse_none(encoder: Encoder, sites: Sequence[str]) -> None:
+    """Raises ConfigError if the encoder has no layer at all that an option `sites` names."""
+    if not any(isinstance(module, SiteModule) for module in encoder.modules()):
+        roles = dict.fromkeys(site.role for site in encoder.sites() if not site.structural)
+        raise ConfigError(
+            f"sites={list(sites)}: {type(encoder).__name__} has no such layer to adapt; it has {', '.join(roles)}"
+        )
 
 
 def width(module: nn.Module) -> int:
