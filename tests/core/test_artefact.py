@@ -168,6 +168,9 @@ def test_of_a_run_the_best_is_meant_and_else_the_newest_that_is_complete(tmp_pat
     assert find(tmp_path) == newest
     best = complete(tmp_path / "artefacts" / "best-000100")
     assert find(tmp_path) == best
+    for name in ("best-999999", "best-1000000"):  # by number, where the alphabet has the second first
+        latest = complete(tmp_path / "artefacts" / name)
+        assert find(tmp_path) == latest
 
 
 def test_where_there_is_none_it_says_what_was_expected(tmp_path: Path) -> None:

@@ -280,6 +280,15 @@ def test_an_adapter_that_refuses_a_backbone_speaks_for_itself() -> None:
         put_in(block0__attn__qkv=refuses)
 
 
+def test_an_encoder_that_lists_what_is_not_there_is_refused() -> None:
+    class Wrong(ToyEncoder):
+        def sites(self) -> list[Site]:
+            return [Site("stem", Role.patch_embed, 0, reads="")]
+
+    with pytest.raises(PluginError, match="Wrong lists the site 'stem', but has no module there"):
+        attach(Frozen(), Wrong(), TASKS)
+
+
 def test_an_encoder_that_reads_what_is_not_there_is_refused() -> None:
     class Wrong(ToyEncoder):
         def sites(self) -> list[Site]:

@@ -21,7 +21,7 @@ def test_where_all_is_well_a_step_is_taken_and_it_ends_with_0(mtrun: Mtrun, tmp_
     assert found["problems"] == []
     assert found["needed"].keys() >= {"torch", "hydra-core"}
     assert all(found["needed"].values())
-    assert "deepspeed" in found["optional"]
+    assert "onnxruntime" in found["optional"]
     assert "torch" in found["engines"]
     step = found["steps"]["cpu"]
     assert (step["backbone"], step["adapter"]) == ("swin_tiny", "mtlora")

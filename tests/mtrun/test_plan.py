@@ -144,9 +144,11 @@ def test_a_dry_run_plans_and_writes_nothing(mtrun: Mtrun, tmp_path: Path) -> Non
     ("words", "message"),
     [
         (("plan", *TINY), "adapter mtlora makes no plan"),
-        (("plan", "--show", "plan.file=nowhere.json"), "nowhere.json cannot be read"),
+        (("plan", "--show", "plan.file=nowhere.json"), "missing, or no file; give what mtrun plan wrote"),
         (("plan", "--show", "plan.file=list.json"), "list.json is no plan: expected an object"),
         (("plan", "--show", "plan.file=empty.json"), "empty.json holds no plan"),
+        (("plan", "--show", "plan.file=made_of.json"), "made_of.json is no plan: expected an object"),
+        (("plan", "--show", "plan.file=good.json", "output=good.json/a.png"), "good.json/a.png cannot be written: "),
         ((*TINY, "plan.file=good.json"), "was made for adapter bright, not for mtlora"),
         ((*PLANNING, "plan.file=odd.json"), "the plan has no blocks"),
         ((*PLANNING, "plan.examples=0"), "plan.examples=0: expected at least 1"),
@@ -156,6 +158,7 @@ def test_what_is_no_plan_is_refused(words: tuple[str, ...], message: str, mtrun:
     files = {
         "list": [],
         "empty": {"adapter": "bright", "plan": {}},
+        "made_of": {"adapter": "bright", "plan": {"blocks": 2}, "from": ["pictures"]},
         "good": {"adapter": "bright", "plan": {"blocks": 2}},
         "odd": {"adapter": "bright", "plan": {"blocks": "two"}},
     }

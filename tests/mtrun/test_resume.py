@@ -298,6 +298,13 @@ def test_without_a_complete_state_nothing_is_begun(mtrun: Mtrun, short: Path) ->
     assert (short / "result.json").is_file()
 
 
+def test_a_run_that_is_done_is_shown_even_where_its_result_has_no_numbers(mtrun: Mtrun, short: Path) -> None:
+    (short / "result.json").write_text('{"metrics": {"final": {"depth": {"rmse": null}}}}')
+    outcome = mtrun("resume=run")
+    assert outcome.code == 0, outcome.err
+    assert "rmse" in outcome.out
+
+
 def test_a_result_that_cannot_be_read_is_not_taken_for_one(mtrun: Mtrun, short: Path) -> None:
     (short / "result.json").write_text("[]")
     outcome = mtrun("resume=run")
@@ -371,7 +378,7 @@ def test_the_record_is_cut_where_the_run_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     cut(file, Progress())
     lines = [f'{{"event": "{event}", "step": {step}}}' for step in range(4) for event in ("train", "val")]
-    file.write_text("\n".join([*lines, '{"event": "tr']))
+    file.write_bytes("\n".join([*lines, '{"event": "tr']).encode() + b"\xff\x00")
     cut(file, Progress(step=2, evaluated=1))
     assert file.read_text().splitlines() == [*lines[:4], lines[4]]
 

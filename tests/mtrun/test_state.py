@@ -140,7 +140,12 @@ def test_no_state_at_all_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_a_state_that_describes_no_run_is_refused() -> None:
-    for values in ({}, {"progress": {"step": "many"}}, {"progress": {}, "base_sha256": "", "pictures": None}):
+    for values in (
+        {},
+        {"progress": []},
+        {"progress": {"step": "many"}},
+        {"progress": {}, "base_sha256": "", "pictures": None},
+    ):
         with pytest.raises(CheckpointError, match="state of step 3 does not describe a run"):
             saved_of(State(3, values, {}))
 

@@ -113,6 +113,8 @@ class PlanConfig(TrainConfig):
     Attributes:
         show: print the plan and write its picture; with plan.file, of that plan, and look at no data. --show sets it.
         output: with plan.file, the picture to write; null: plan.png in the current folder.
+        run_dir: where the plan is written; must not hold a run yet; null: runs/plan-ADAPTER-BACKBONE-DATASET-TIME.
+        dry_run: make the plan, or show it, and write nothing.
     """
 
     show: bool = False

@@ -29,9 +29,9 @@ def locked(folder: Path) -> Iterator[None]:
     with writing(folder):
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, folder)
-        _held.add(descriptor)
         with writing(folder):
+            _take(descriptor, folder)
+            _held.add(descriptor)
             os.truncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mt_core.augment import evaluation_transform
-from mt_core.build import Entry, entry
+from mt_core.build import Entry, build, entry
 from mt_core.dataset import Sample, Samples
 from mt_core.planning import PlanningAdapter
 
@@ -36,9 +36,11 @@ def make_plan(job: Job, listeners: Sequence[Listener]) -> Plan:
     Raises:
         ConfigError: if the adapter makes no plans, or cannot make one of what was asked for.
         DataError: if a picture cannot be used, or there are too few.
+        CheckpointError: if the backbone's weights cannot be read.
         NonFiniteError: if a loss or a gradient is not finite.
     """
     adapter = planner(job.spec.adapter.name, job.spec.adapter.options)
+    build(job.spec, "meta")  # what cannot work fails here, before the decoders are trained
     training = Training(_study(job))
     log.info("planning: the decoders are fine-tuned on the frozen backbone")
     training.run(listeners)
@@ -73,11 +75,11 @@ def _study(job: Job) -> Job:
     options, wanted = job.config.trainer, job.config.plan
     pictures = len(job.dataset.split("train", job.tasks))
     steps = max(1, step_count(options, pictures) // SHARE) if wanted.steps is None else wanted.steps
-    short = replace(
-        options, max_steps=steps, epochs=None, eval_before=False, eval_every=steps, eval_batches=1, panels=0, ema=None
-    )
+    once = replace(options, max_steps=steps, epochs=None, eval_before=False, eval_every=steps, eval_batches=1)
+    short = replace(once, panels=0, ema=None, compile=False)  # gradients of single pictures are taken of it afterwards
     spec = replace(job.spec, adapter=Entry("frozen"), plan={})
-    return replace(job, config=replace(job.config, trainer=short), spec=spec)
+    # an engine is made ready once, and the run that follows needs its own
+    return replace(job, config=replace(job.config, trainer=short), spec=spec, engine=replace(job.engine))
 
 
 def _origin(job: Job, training: Training) -> dict[str, Any]:

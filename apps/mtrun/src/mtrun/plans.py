@@ -74,10 +74,11 @@ def read_plan(where: str) -> Plan:
     try:
         found = artefact.read_json(file)
     except CheckpointError as error:
-        raise ConfigError(f"plan.file={where} cannot be read: {error}; give what mtrun plan wrote") from error
-    if not isinstance(found, dict) or not isinstance(found.get("adapter"), str):
+        raise ConfigError(f"plan.file={where}: {error}; give what mtrun plan wrote") from error
+    origin = found.get("from", {}) if isinstance(found, dict) else None
+    if not isinstance(origin, dict) or not isinstance(found.get("adapter"), str):
         raise ConfigError(f"plan.file={where} is no plan: expected an object with adapter and plan")
-    return Plan(found["adapter"], _checked(found.get("plan"), where), found.get("from", {}))
+    return Plan(found["adapter"], _checked(found.get("plan"), where), origin)
 
 
 def plan_for(adapter: str, where: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def saved_of(state: State) -> Saved:
         progress = Progress.from_json(values["progress"])
         base, pictures = str(values["base_sha256"]), int(values["pictures"])
         return Saved(progress, dict(values["identity"]), dict(values["plan"]), base, pictures, state.tensors)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the state of step {state.step} does not describe a run: {error!r}") from error
 
 

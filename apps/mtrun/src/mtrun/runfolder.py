@@ -9,6 +9,7 @@ Everything but the logs appears whole or not at all:
     artefacts/           best-STEP and last-STEP, each an artefact of mt-core
     state/               step-STEP, each a state that the run can go on from
     result.json          what came out; written when training is done
+    plan.json, plan.png  what the adapter found in the data, where it looked
     log.txt              what was logged
     lock                 held by the process that writes here
 """
@@ -182,11 +183,11 @@ def cut(metrics: Path, progress: Progress) -> None:
     if not metrics.is_file():
         return
     last = {"train": progress.step, "val": progress.evaluated}
-    kept = [line for line in metrics.read_text().splitlines() if _is_before(line, last)]
-    write_bytes(metrics, "".join(f"{line}\n" for line in kept).encode())
+    kept = [line for line in metrics.read_bytes().splitlines() if _is_before(line, last)]
+    write_bytes(metrics, b"".join(line + b"\n" for line in kept))
 
 
-def _is_before(line: str, last: Mapping[str, int]) -> bool:
+def _is_before(line: bytes, last: Mapping[str, int]) -> bool:
     """Whether a line is one, and not beyond the last step of its event."""
     try:
         found = json.loads(line)

@@ -143,13 +143,19 @@ def find(path: Path) -> Path:
     """
     if (path / MANIFEST).is_file():
         return path
-    complete = sorted(folder.parent for folder in path.glob(f"artefacts/*/{MANIFEST}"))
+    complete = sorted((folder.parent for folder in path.glob(f"artefacts/*/{MANIFEST}")), key=_age)
     if not complete:
         raise CheckpointError(
             f"{path}: no artefact there; expected a run's folder, or one with {CONFIG} and {MANIFEST}"
         )
     best = [folder for folder in complete if folder.name.startswith("best")]
     return (best or complete)[-1]
+
+
+def _age(folder: Path) -> tuple[str, int, str]:
+    """The order of best-000010, last-000010, last-1000000."""
+    kind, _, step = folder.name.rpartition("-")
+    return kind, int(step) if step.isdecimal() else 0, step
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -114,7 +114,12 @@ def attach(adapter: Adapter, encoder: Encoder, tasks: Sequence[str]) -> Attachme
         if reads not in layouts:
             raise PluginError(f"{type(encoder).__name__}: {listed.path} reads {reads!r}, which is no site before it")
         site = replace(listed, reads=reads, stages=stages)
-        before = encoder.get_submodule(site.path)
+        try:
+            before = encoder.get_submodule(site.path)
+        except AttributeError as error:
+            raise PluginError(
+                f"{type(encoder).__name__} lists the site {site.path!r}, but has no module there"
+            ) from error
         try:
             layouts[site.path] = _place(adapter, encoder, site, layouts[reads], layouts[previous])
         except ValueError as error:

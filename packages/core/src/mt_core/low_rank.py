@@ -19,10 +19,10 @@ def pair(base: nn.Linear, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """y + s B A x, without another tensor of y's size. y (..., d), x (..., k) -> (..., d)"""
+    """y + s B A x in two products, the sum in the second. y (..., d), x (..., k) -> (..., d)"""
     inner = (x @ a.T).flatten(0, -2)  # (M, r)
-    sum_ = torch.addmm(y.flatten(0, -2).to(inner.dtype), inner, b.T.to(inner.dtype), alpha=scale)  # (M, d)
-    return sum_.view(y.shape)
+    rows = torch.addmm(y.flatten(0, -2).to(inner.dtype), inner, b.T.to(inner.dtype), alpha=scale)  # (M, d)
+    return rows.view(y.shape)
 
 
 def add_low_rank_per_stream(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

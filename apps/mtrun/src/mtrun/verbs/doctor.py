@@ -33,7 +33,6 @@ from ..results import Result
 
 NEEDED = ("torch", "torchvision", "torchmetrics", "hydra-core", "omegaconf", "pluggy", "safetensors", "numpy")
 OPTIONAL = {
-    "deepspeed": "mtrun[deepspeed]",
     "onnx": "mtrun[onnx]",
     "onnxscript": "mtrun[onnx]",
     "onnxruntime": "mtrun[onnx]",

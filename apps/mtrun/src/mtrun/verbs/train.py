@@ -61,7 +61,7 @@ def _resume(folder: Path, config: TrainConfig, plain: Mapping[str, Any]) -> Resu
         done = saved.progress.step
         if done == training.steps and (folder / RESULT).is_file():
             more = f"the run has taken all of its {done} steps; trainer.max_steps=NUMBER takes it further"
-            return _shown({"run_dir": str(folder), **read_result(folder)}, more)
+            return _shown(training.result(), more, {"run_dir": str(folder), **read_result(folder)})
         run = RunFolder(folder, after, states)
         run.rewind(training.progress)
         changed = differences(before, after)
@@ -101,11 +101,12 @@ def _shortened(config: TrainConfig) -> TrainConfig:
     return replace(config, trainer=short, plan=replace(config.plan, steps=1, examples=2))
 
 
-def _shown(result: dict[str, Any], last: str) -> Result:
+def _shown(result: dict[str, Any], last: str, value: dict[str, Any] | None = None) -> Result:
+    """The table of a result, and a line below it; `value` in the place of the result for a script."""
     table = training_table(result)
 
     def show(console: Any) -> None:
         console.print(table)
         console.print(last, soft_wrap=True, highlight=False)
 
-    return Result(plain_numbers(result), show)
+    return Result(plain_numbers(result if value is None else value), show)
