@@ -149,4 +149,4 @@ def test_a_plan_without_end_is_refused(mtrun: Mtrun, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("[" * 1_000_000)
     outcome = mtrun("plan", "--show", "plan.file=plan.json")
     assert outcome.code == 2
-    assert "plan.file=plan.json cannot be read" in outcome.err
+    assert "plan.file=plan.json: plan.json cannot be read" in outcome.err
