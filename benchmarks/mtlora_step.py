@@ -19,13 +19,14 @@ from measure import Step, main
 from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 
-from mt_adapters_mtlora.lora import SharedLoRA, TaskLoRA
+from mt_adapters_mtlora.lora import TaskLoRA
 from mt_adapters_mtlora.mtlora import MTLoRA
 from mt_backbones_swin.swin import SwinTiny
 from mt_core.adapter import Adapter
 from mt_core.dataset import Batch
 from mt_core.decoders.hrnet import HRNet
 from mt_core.frozen import Frozen
+from mt_core.low_rank import SharedLoRA
 from mt_core.model import MultiTaskModel
 from mt_core.tasks import HumanParts, Normals, Saliency, Segmentation
 

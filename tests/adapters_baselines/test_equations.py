@@ -21,7 +21,7 @@ from mt_adapters_baselines.bottleneck import (
     TaskBottleneck,
 )
 from mt_adapters_baselines.full import Full
-from mt_adapters_baselines.lora import LoRA, LoRAPerTask, SharedLoRA, TaskLoRA
+from mt_adapters_baselines.lora import LoRA, LoRAPerTask, NormedLoRA, SharedLoRA, TaskLoRA
 from mt_adapters_baselines.multilora import MultiLoRA, ParallelLoRA
 from mt_core.adapter import Adapter, SiteModule
 from mt_core.attachment import Attachment, attach
@@ -72,7 +72,9 @@ class Literal(nn.Module):
 
 
 def shared_lora(site: Any, task: str, x: Tensor) -> Tensor:
-    return site.base(x) + site.scale * torch.einsum("dr,rk,...k->...d", site.b, site.a, site.norm(x))
+    return site.base(x) + site.scale * torch.einsum(
+        "dr,rk,...k->...d", site.b, site.a, site.norm(x) if isinstance(site, NormedLoRA) else x
+    )
 
 
 def task_lora(site: Any, task: str, x: Tensor) -> Tensor:
@@ -113,6 +115,7 @@ def matrix(projection: Projection) -> Tensor:
 
 EQUATIONS: dict[type, Any] = {
     SharedLoRA: shared_lora,
+    NormedLoRA: shared_lora,
     TaskLoRA: task_lora,
     ParallelLoRA: parallel_lora,
     TaskBias: task_bias,

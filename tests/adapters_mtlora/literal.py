@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mt_adapters_mtlora.lora import SharedLoRA, TaskLoRA
+from mt_adapters_mtlora.lora import TaskLoRA
+from mt_core.low_rank import SharedLoRA
 
 Drop = Callable[[nn.Module, Tensor, str], Tensor]  # (module, its input, stream) -> the input, dropped out
 

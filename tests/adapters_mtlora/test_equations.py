@@ -12,11 +12,12 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mt_adapters_mtlora.lora import SharedLoRA, TaskLoRA
+from mt_adapters_mtlora.lora import TaskLoRA
 from mt_adapters_mtlora.mtlora import MTLoRA, MTLoRAPlus
 from mt_backbones_swin.swin import SwinTiny
 from mt_core.attachment import Attachment, attach
 from mt_core.errors import MergeError
+from mt_core.low_rank import SharedLoRA
 from mt_core.merging import fold_shared, merge
 from mt_core.testing.miniatures import randomise
 

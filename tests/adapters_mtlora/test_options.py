@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from mt_adapters_mtlora.lora import SharedLoRA, TaskLoRA
+from mt_adapters_mtlora.lora import TaskLoRA
 from mt_adapters_mtlora.mtlora import LINEAR, MODULES, MTLoRA, MTLoRAPlus
 from mt_core.errors import ConfigError
+from mt_core.low_rank import SharedLoRA
 from mt_core.options import from_dict, to_dict
 from mt_core.site import Role, Site
 from mt_core.streams import Streams

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from mt_adapters_tglora.lora import GroupedLoRA, LoRA
+from mt_adapters_tglora.lora import GroupedLoRA
 from mt_adapters_tglora.tglora import TGLoRA, Train
 from mt_core.attachment import Attachment, attach
 from mt_core.backbone import Encoder
+from mt_core.low_rank import SharedLoRA
 from mt_core.merging import fold_shared, merge
 from mt_core.streams import Streams
 from mt_core.testing.miniatures import architectures, randomise
@@ -42,9 +43,9 @@ def adapted(plain: Encoder, method: TGLoRA) -> Attachment:
     return attachment
 
 
-def literal_weight(module: GroupedLoRA | LoRA, task: str) -> Tensor:
+def literal_weight(module: GroupedLoRA | SharedLoRA, task: str) -> Tensor:
     """W + s B A of the group that the task is in (eq. 4), found by its name."""
-    if isinstance(module, LoRA):
+    if isinstance(module, SharedLoRA):
         return module.base.weight + module.scale * module.b @ module.a
     (group,) = [name for name in module.group_a if task in name.split("+")]
     return module.base.weight + module.scale * module.group_b[group] @ module.group_a[group]
@@ -57,7 +58,7 @@ def separate_pass(plain: Encoder, attachment: Attachment, images: Tensor, task: 
     for name, value in plain.named_parameters():
         path, _, leaf = name.rpartition(".")
         module = attachment.encoder.get_submodule(path)
-        if isinstance(module, GroupedLoRA | LoRA):
+        if isinstance(module, GroupedLoRA | SharedLoRA):
             weights[name] = literal_weight(module, task) if leaf == "weight" else getattr(module.base, leaf)
         else:
             weights[name] = own.get(name, value)
@@ -96,9 +97,9 @@ def test_what_all_tasks_share_folds_and_the_groups_stay(plain: tuple[Encoder, Te
     encoder, images = plain
     attachment = adapted(encoder, METHODS["paper"])
     features = attachment.features(attachment.encoder(images))
-    shared = [name for name, module in attachment.encoder.named_modules() if isinstance(module, LoRA)]
+    shared = [name for name, module in attachment.encoder.named_modules() if isinstance(module, SharedLoRA)]
     assert list(fold_shared(attachment)) == shared
-    assert not any(isinstance(module, LoRA) for module in attachment.encoder.modules())
+    assert not any(isinstance(module, SharedLoRA) for module in attachment.encoder.modules())
     for task, levels in attachment.features(attachment.encoder(images)).items():
         assert_close(levels, features[task], **CLOSE)
 

@@ -122,8 +122,6 @@ def _spec(config: TrainConfig, dataset: Dataset, tasks: tuple[Task, ...]) -> Mod
     head = usual_decoder(backbone, adapter) if head == AUTO else head
     decoder: Decoder = entry("decoders", head, _without_name(config.decoder))
     size = dataset.image_size if config.image_size is None else config.image_size
-    if min(size) < 1:
-        raise ConfigError(f"image_size={list(size)}: expected [height, width] in pixels")
     spec = spec_of(
         (config.backbone["name"], backbone),
         (config.adapter["name"], adapter),

@@ -23,7 +23,7 @@ from .bottleneck import (
     SharedBottleneck,
     TaskBottleneck,
 )
-from .sites import is_chosen, refuse_none, refuse_unknown, width
+from .sites import check_sites, refuse_none, width
 
 
 @dataclass
@@ -49,7 +49,7 @@ class BottleneckAdapter(Adapter):
     def __post_init__(self) -> None:
         if self.reduction < 1:
             raise ConfigError(f"reduction={self.reduction}: expected at least 1, which keeps the width")
-        refuse_unknown(self.sites, (Role.mlp, Role.proj))
+        check_sites(self.sites, (Role.mlp, Role.proj))
 
     @property
     def activation(self) -> Activation:
@@ -59,7 +59,7 @@ class BottleneckAdapter(Adapter):
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role is Role.norm and self.train_norms:
             return module
-        if not is_chosen(site, self.sites):
+        if not site.among(self.sites):
             return None
 
         def make() -> Bottleneck:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mt_core.adapter import Adapter
 from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
-from mt_core.site import Role, Site
+from mt_core.site import LINEAR, Role, Site
 from mt_core.streams import Streams
 
 from .per_task import PerTask
-from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
+from .sites import check_sites, refuse_none
 
 
 class HydraLinear(PerTask):
@@ -74,12 +74,12 @@ class HydraLoRA(Adapter):
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 <= self.dropout < 1:
             raise ConfigError(f"rank={self.rank} dropout={self.dropout}: expected a rank from 1, a dropout in [0, 1)")
-        refuse_unknown(self.sites, LINEAR)
+        check_sites(self.sites, LINEAR)
 
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role is Role.norm and self.train_norms:
             return module
-        if not isinstance(module, nn.Linear) or not is_chosen(site, self.sites):
+        if not isinstance(module, nn.Linear) or not site.among(self.sites):
             return None
         return HydraLinear(module, streams, self.rank, self.scale, self.dropout)
 

@@ -22,7 +22,7 @@ from .hypernetwork import (
     HyperNetwork,
     ScaledTemplates,
 )
-from .sites import is_chosen, refuse_none, refuse_unknown, width
+from .sites import check_sites, refuse_none, width
 
 
 @dataclass
@@ -51,12 +51,12 @@ class HyperFormer(Adapter):
                 f"reduction={self.reduction} embedding={self.embedding} hidden={self.hidden}: "
                 f"expected three numbers from 1"
             )
-        refuse_unknown(self.sites, (Role.mlp, Role.proj))
+        check_sites(self.sites, (Role.mlp, Role.proj))
 
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role is Role.norm and self.train_norms:
             return module
-        if not is_chosen(site, self.sites):
+        if not site.among(self.sites):
             return None
         channels = width(module)
         if channels < self.reduction:

@@ -10,47 +10,36 @@ from torch import Tensor, nn
 from mt_core.adapter import Adapter, SiteModule
 from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
-from mt_core.low_rank import add_low_rank, add_low_rank_per_stream, pair
-from mt_core.site import Role, Site
+from mt_core.low_rank import SharedLoRA, add_low_rank, add_low_rank_per_stream, pair
+from mt_core.site import LINEAR, Role, Site
 from mt_core.streams import Streams
 
 from .per_task import PerTask, layer_norm
-from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
+from .sites import check_sites, refuse_none
 
 _NORMED = "a LayerNorm stands before its low-rank term (pre_norm)"
 
 
-class SharedLoRA(SiteModule):
-    """y = W x + b + s B A x, the same for every stream. (..., k) -> (..., d)
+class NormedLoRA(SharedLoRA):
+    """y = W x + b + s B A LN(x), with a LayerNorm of its own; no change of weight. Arguments as of `SharedLoRA`."""
 
-    Args:
-        base: the frozen layer, k in and d out.
-        rank: of the update.
-        scale: s.
-        dropout: on the input of the update.
-        pre_norm: put a LayerNorm of its own before A.
-    """
+    unmergeable = _NORMED
 
-    base: nn.Linear
-
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float, pre_norm: bool = False) -> None:
-        super().__init__(base)
-        self.scale, self.dropout = scale, nn.Dropout(dropout)
-        self.norm = _layer_norm(base) if pre_norm else nn.Identity()
-        self.a, self.b = pair(base, rank)
-        self.unmergeable = _NORMED if pre_norm else ""  # type: ignore[misc]
+    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+        super().__init__(base, rank, scale, dropout)
+        self.norm = _layer_norm(base)
 
     def forward(self, x: Tensor) -> Tensor:
         return add_low_rank(self.base(x), self.dropout(self.norm(x)), self.a, self.b, self.scale)
 
     def delta(self, task: str) -> Tensor | None:
-        return None if self.unmergeable else self.scale * (self.b @ self.a)
+        return None
 
 
 class TaskLoRA(PerTask):
     """y_t = W x_t + b + s B_t A_t x_t; where the tasks share their input, W x is taken once, with one dropout mask.
 
-    (S * B, ..., k) -> (T * B, ..., d). Arguments as above.
+    (S * B, ..., k) -> (T * B, ..., d). Arguments as of `SharedLoRA`, and `pre_norm` for a LayerNorm before each A_t.
     """
 
     base: nn.Linear
@@ -109,12 +98,12 @@ class LoRA(Adapter):
             raise ConfigError(f"rank={self.rank}: expected a rank of at least 1")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout}: expected a probability below 1")
-        refuse_unknown(self.sites, LINEAR)
+        check_sites(self.sites, LINEAR)
 
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role is Role.norm and self.train_norms:
             return module
-        if not isinstance(module, nn.Linear) or not is_chosen(site, self.sites):
+        if not isinstance(module, nn.Linear) or not site.among(self.sites):
             return None
         return self.update(module, streams)
 
@@ -123,7 +112,8 @@ class LoRA(Adapter):
 
     def update(self, layer: nn.Linear, streams: Streams) -> SiteModule:
         """What stands in the place of a layer."""
-        return SharedLoRA(layer, self.rank, self.scale, self.dropout, self.pre_norm)
+        kind = NormedLoRA if self.pre_norm else SharedLoRA
+        return kind(layer, self.rank, self.scale, self.dropout)
 
 
 @dataclass

@@ -10,11 +10,11 @@ from torch import nn
 from mt_core.adapter import Adapter
 from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
-from mt_core.site import Role, Site
+from mt_core.site import LINEAR, Role, Site
 from mt_core.streams import Streams
 
 from .bridge import SharedPeft, TaskPeft, configuration
-from .sites import LINEAR, is_chosen, refuse_none, refuse_unknown
+from .sites import check_sites, refuse_none
 
 
 @dataclass
@@ -37,11 +37,11 @@ class Peft(Adapter):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        refuse_unknown(self.sites, (*LINEAR, Role.norm))
+        check_sites(self.sites, (*LINEAR, Role.norm))
         configuration(self.method, self.options)
 
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
-        if not is_chosen(site, self.sites) or (site.role is not Role.norm and not isinstance(module, nn.Linear)):
+        if not site.among(self.sites) or (site.role is not Role.norm and not isinstance(module, nn.Linear)):
             return None
         config = configuration(self.method, self.options)
         try:

@@ -9,20 +9,13 @@ from torch import nn
 from mt_core.adapter import SiteModule
 from mt_core.backbone import Encoder
 from mt_core.errors import ConfigError
-from mt_core.site import Role, Site
-
-LINEAR = (Role.qkv, Role.q, Role.kv, Role.proj, Role.fc1, Role.fc2, Role.merge)
-
-
-def is_chosen(site: Site, roles: Sequence[str]) -> bool:
-    """Whether `roles` names the site. Where q and kv stand apart, they count as the fused qkv of the papers."""
-    return site.role in roles or (site.role in (Role.q, Role.kv) and Role.qkv in roles)
+from mt_core.options import refuse_unknown
+from mt_core.site import Role
 
 
-def refuse_unknown(sites: Sequence[str], known: Sequence[Role]) -> None:
+def check_sites(sites: Sequence[str], known: Sequence[Role]) -> None:
     """Raises ConfigError if an option `sites` names a role that is none of `known`, or none at all."""
-    if unknown := sorted(set(sites) - set(known)):
-        raise ConfigError(f"sites={list(sites)}: {unknown[0]!r} is none of {', '.join(known)}")
+    refuse_unknown("sites", sites, known)
     if not sites:
         raise ConfigError(f"sites=[]: expected at least one of {', '.join(known)}")
 

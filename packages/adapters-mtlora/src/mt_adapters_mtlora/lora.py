@@ -1,30 +1,13 @@
-"""The two modules of MTLoRA (Agiza et al., CVPR 2024, section 3.2): low-rank updates for all tasks and for one."""
+"""TS-LoRA of MTLoRA (Agiza et al., CVPR 2024, section 3.2). TA-LoRA, eq. 1, is `SharedLoRA` of mt_core.low_rank."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mt_core.adapter import SiteModule, StreamModule
+from mt_core.adapter import StreamModule
 from mt_core.low_rank import add_low_rank, add_low_rank_per_stream, pair
 from mt_core.streams import Streams
-
-
-class SharedLoRA(SiteModule):
-    """TA-LoRA, eq. 1: y = W x + b + s B A x, the same for every stream. (..., k) -> (..., d)"""
-
-    base: nn.Linear
-
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
-        super().__init__(base)
-        self.scale, self.dropout = scale, nn.Dropout(dropout)
-        self.a, self.b = pair(base, rank)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return add_low_rank(self.base(x), self.dropout(x), self.a, self.b, self.scale)
-
-    def delta(self, task: str) -> Tensor | None:
-        return self.scale * (self.b @ self.a)
 
 
 class TaskLoRA(StreamModule):

@@ -8,12 +8,13 @@ from torch import nn
 
 from mt_core.adapter import Adapter
 from mt_core.errors import ConfigError
-from mt_core.site import Role, Site
+from mt_core.low_rank import SharedLoRA
+from mt_core.options import refuse_unknown
+from mt_core.site import LINEAR, Role, Site
 from mt_core.streams import Streams
 
-from .lora import SharedLoRA, TaskLoRA
+from .lora import TaskLoRA
 
-LINEAR = (Role.qkv, Role.q, Role.kv, Role.proj, Role.fc1, Role.fc2, Role.merge)
 SPECIAL = (Role.proj, Role.fc1, Role.fc2)  # what has task-specific pairs in the last block of a stage
 MODULES = (Role.patch_embed, Role.norm, Role.merge, Role.pos_bias)  # what may be unfrozen
 
@@ -48,8 +49,8 @@ class MTLoRA(Adapter):
             raise ConfigError(f"rank={self.rank} task_rank={self.task_rank}: expected rank >= 1 and task_rank >= 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout}: expected a probability below 1")
-        _refuse_unknown("sites", self.sites, LINEAR)
-        _refuse_unknown("train", self.train, MODULES)
+        refuse_unknown("sites", self.sites, LINEAR)
+        refuse_unknown("train", self.train, MODULES)
         if both := set(self.sites) & set(self.train):
             raise ConfigError(
                 f"{sorted(both)} is in both sites and train: a layer is trained whole or gets a low-rank pair"
@@ -58,15 +59,11 @@ class MTLoRA(Adapter):
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role in self.train:
             return module
-        if not self._wants(site.role) or not isinstance(module, nn.Linear):
+        if not site.among(self.sites) or not isinstance(module, nn.Linear):
             return None
         if self.task_rank and site.last and site.role in SPECIAL:
             return TaskLoRA(module, streams, self.rank, self.task_rank, self.scale, self.dropout)
         return SharedLoRA(module, self.rank, self.scale, self.dropout)
-
-    def _wants(self, role: Role) -> bool:
-        """Where q and kv stand apart, they count as the fused qkv of the paper."""
-        return role in self.sites or (role in (Role.q, Role.kv) and Role.qkv in self.sites)
 
 
 @dataclass
@@ -85,8 +82,3 @@ class MTLoRAPlus(MTLoRA):
     def __post_init__(self) -> None:
         self.task_rank = self.rank if self.task_rank is None else self.task_rank
         super().__post_init__()
-
-
-def _refuse_unknown(option: str, given: list[str], known: tuple[Role, ...]) -> None:
-    if unknown := sorted(set(given) - set(known)):
-        raise ConfigError(f"{option}={given}: {unknown[0]!r} is none of {', '.join(known)}")

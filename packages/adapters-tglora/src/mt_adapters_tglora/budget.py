@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, pairwise
-from typing import Any
 
-import torch
-from torch import nn
-
-from mt_core.accounting import gmacs
+from mt_core.accounting import gmacs, shapes_of
 from mt_core.adapter import Adapter
 from mt_core.attachment import attach
 from mt_core.errors import ConfigError
@@ -19,10 +14,7 @@ from mt_core.model import MultiTaskModel
 
 def adapted(model: MultiTaskModel, adapter: Adapter) -> MultiTaskModel:
     """A copy of the model with an adapter in its plain encoder, and decoders that train: shapes only."""
-    memo: dict[int, Any] = {id(x): torch.empty_like(x, device="meta") for x in model.buffers()}
-    for x in model.parameters():
-        memo[id(x)] = nn.Parameter(torch.empty_like(x, device="meta"), requires_grad=x.requires_grad)
-    shapes = copy.deepcopy(model, memo)
+    shapes = shapes_of(model)
     shapes.decoders.requires_grad_(True)
     shapes.adapter, shapes.attachment = adapter, attach(adapter, shapes.encoder, tuple(shapes.tasks))
     return shapes

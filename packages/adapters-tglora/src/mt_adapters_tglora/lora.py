@@ -1,4 +1,4 @@
-"""The two modules of TGLoRA (Gangwar et al., section 3.2): one low-rank pair, and one for each group of tasks."""
+"""The module of TGLoRA (Gangwar et al., section 3.2): a low-rank pair for each group; `SharedLoRA` is that of one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mt_core.adapter import SiteModule, StreamModule
-from mt_core.low_rank import add_low_rank, add_low_rank_per_stream, pair
+from mt_core.adapter import StreamModule
+from mt_core.low_rank import add_low_rank_per_stream, pair
 from mt_core.streams import Streams
-
-
-class LoRA(SiteModule):
-    """Eq. 4 with a single group: y = W x + b + s B A x. (..., k) -> (..., d)"""
-
-    base: nn.Linear
-
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
-        super().__init__(base)
-        self.scale, self.dropout = scale, nn.Dropout(dropout)
-        self.a, self.b = pair(base, rank)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return add_low_rank(self.base(x), self.dropout(x), self.a, self.b, self.scale)
-
-    def delta(self, task: str) -> Tensor | None:
-        return self.scale * (self.b @ self.a)
 
 
 class GroupedLoRA(StreamModule):

@@ -12,13 +12,14 @@ from torch import nn
 
 from mt_core.adapter import Adapter
 from mt_core.errors import ConfigError, DataError
+from mt_core.low_rank import SharedLoRA
 from mt_core.planning import PlanningAdapter
 from mt_core.site import Role, Site
 from mt_core.streams import Streams
 
 from . import budget, grouping
 from .drawing import as_picture
-from .lora import GroupedLoRA, LoRA
+from .lora import GroupedLoRA
 from .plan import Plan, as_text
 from .similarity import measure
 
@@ -105,7 +106,7 @@ class TGLoRA(PlanningAdapter):
         groups = self._groups(site, streams.tasks)
         ranks = [len(group) * self._rank_of_a_task(site, len(streams.tasks)) for group in groups]
         if len(groups) == 1:
-            return LoRA(module, ranks[0], self.scale, self.dropout)
+            return SharedLoRA(module, ranks[0], self.scale, self.dropout)
         return GroupedLoRA(module, streams, streams.split(groups), ranks, self.scale, self.dropout)
 
     def plan(self, model: MultiTaskModel, samples: Iterable[Batch]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from mt_core.adapter import Adapter
 from mt_core.errors import ConfigError
-from mt_core.site import Role, Site
+from mt_core.options import refuse_unknown
+from mt_core.site import LINEAR, Role, Site
 from mt_core.streams import Streams
 
 from .tucker import TuckerLinear, norm, squared
 
-LINEAR = (Role.qkv, Role.q, Role.kv, Role.proj, Role.fc1, Role.fc2, Role.merge)
 TERMS = ("u1", "u2", "core")
 
 
@@ -64,14 +64,13 @@ class ToRA(Adapter):
             raise ConfigError(
                 f"first_block={self.first_block} init_scale={self.init_scale}: expected a block from 0, a scale above 0"
             )
-        for option, given, known in (("sites", self.sites, LINEAR), ("orthogonal", self.orthogonal, TERMS)):
-            if unknown := sorted(set(given) - set(known)):
-                raise ConfigError(f"{option}={given}: {unknown[0]!r} is none of {', '.join(known)}")
+        refuse_unknown("sites", self.sites, LINEAR)
+        refuse_unknown("orthogonal", self.orthogonal, TERMS)
 
     def adapt(self, site: Site, module: nn.Module, streams: Streams) -> nn.Module | None:
         if site.role is Role.norm and self.train_norms:
             return module
-        if not isinstance(module, nn.Linear) or not self._wants(site):
+        if not isinstance(module, nn.Linear) or not site.among(self.sites) or site.block < self.first_block:
             return None
         measure = squared if self.measure is Measure.squared else norm
         return TuckerLinear(
@@ -80,8 +79,3 @@ class ToRA(Adapter):
 
     def pool(self, terms: Tensor) -> Tensor:
         return terms.sum() if self.measure is Measure.squared else terms.mean()
-
-    def _wants(self, site: Site) -> bool:
-        """Where q and kv stand apart, they count as the fused qkv of the paper."""
-        chosen = site.role in self.sites or (site.role in (Role.q, Role.kv) and Role.qkv in self.sites)
-        return chosen and site.block >= self.first_block

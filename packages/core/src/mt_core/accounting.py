@@ -101,7 +101,7 @@ def count_parameters(model: MultiTaskModel, image_size: tuple[int, int]) -> Coun
         model: with all its tasks, whichever are selected at the moment.
         image_size: (height, width) it was built for: what is live is found by a forward and a backward pass.
     """
-    shapes = _shapes_of(model)
+    shapes = shapes_of(model)
     _backward(shapes, image_size)
     roles = {site.path: str(site.role) for site in model.attachment.sites}
     groups = {"adapter": Count(0, 0)}
@@ -140,7 +140,7 @@ def gmacs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, float
 
 def costs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, dict[str, float]]:
     """As `gmacs`, of the whole `model` and of the `encoder` in it: {part: {convention: GMACs}}."""
-    shapes = _shapes_of(model).eval().requires_grad_(False)  # the counter's own hooks trip over trainable arguments
+    shapes = shapes_of(model).eval().requires_grad_(False)  # the counter's own hooks trip over trainable arguments
     rules = {module: rule for module in shapes.modules() if (rule := _rule(module))}
     published: list[int] = []
     found: dict[str, dict[str, float]] = {}
@@ -160,7 +160,7 @@ def costs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, dict[
     return found
 
 
-def _shapes_of(model: MultiTaskModel) -> MultiTaskModel:
+def shapes_of(model: MultiTaskModel) -> MultiTaskModel:
     """A copy of the model without values, to be used up: no memory is taken, and the model cannot be disturbed."""
     memo: dict[int, Any] = {id(x): torch.empty_like(x, device="meta") for x in model.buffers()}
     for x in model.parameters():

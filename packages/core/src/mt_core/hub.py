@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a repository on the hub
+
 
 def save_pretrained(model: MultiTaskModel, folder: str | Path) -> None:
     """Write the artefact of a model into a new folder: what was trained, in float32, and never a frozen weight.
@@ -93,7 +95,7 @@ def push_to_hub(model: MultiTaskModel, repo: str, *, private: bool = False) -> s
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not _NAME.fullmatch(name):
         raise CheckpointError(f"{name}: no such folder, and not OWNER/NAME as on the hub")
     hub = _hub()
     try:
@@ -113,7 +115,7 @@ def _hub() -> ModuleType:
 
 
 def _check_name(repo: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if not _NAME.fullmatch(repo):
         raise ConfigError(f"repository {repo!r}: expected OWNER/NAME")
 
 

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .adapter import SiteModule
+
 
 def pair(base: nn.Linear, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
     """A (r, k), Kaiming-uniform, and B (d, r), zero: the update B A starts as nothing."""
@@ -42,3 +44,27 @@ def add_low_rank_per_stream(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: f
     inner = (x[0] @ a.flatten(0, 1).T).unflatten(-1, (len(a), -1)).transpose(0, 1) if shared else x @ a.mT  # (S, M, r)
     base = y.expand(len(a), -1, -1).to(inner.dtype)
     return torch.baddbmm(base, inner, b.mT.to(inner.dtype), alpha=scale)  # (S, M, d)
+
+
+class SharedLoRA(SiteModule):
+    """y = W x + b + s B A x, the same for every stream. (..., k) -> (..., d)
+
+    Args:
+        base: the frozen layer, k in and d out.
+        rank: of the update.
+        scale: s.
+        dropout: on the input of the update.
+    """
+
+    base: nn.Linear
+
+    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+        super().__init__(base)
+        self.scale, self.dropout = scale, nn.Dropout(dropout)
+        self.a, self.b = pair(base, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return add_low_rank(self.base(x), self.dropout(x), self.a, self.b, self.scale)
+
+    def delta(self, task: str) -> Tensor | None:
+        return self.scale * (self.b @ self.a)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,6 +40,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def to_dict(options: Any) -> dict[str, Any]:
     """The fields of a dataclass as plain values that JSON can hold."""
     return {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options) if field.init}
+
+
+def refuse_unknown(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ConfigError if an option lists a name that is none of `known`."""
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"{option}={list(given)}: {unknown[0]!r} is none of {', '.join(known)}")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

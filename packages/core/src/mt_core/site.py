@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
@@ -28,6 +28,9 @@ class Role(StrEnum):
     merge = auto()
     join = auto()  # type: ignore[assignment]  # a str has a method of that name, which no role needs
     tap = auto()
+
+
+LINEAR = (Role.qkv, Role.q, Role.kv, Role.proj, Role.fc1, Role.fc2, Role.merge)  # what linear layers do
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Site:
     def structural(self) -> bool:
         """Whether it belongs to the mechanism (a join or a tap) and is never offered to an adapter."""
         return self.role in (Role.join, Role.tap)
+
+    def among(self, roles: Collection[str]) -> bool:
+        """Whether roles name it. Where q and kv stand apart, they count as the fused qkv of the papers."""
+        return self.role in roles or (self.role in (Role.q, Role.kv) and Role.qkv in roles)
 
 
 def block_sites(
