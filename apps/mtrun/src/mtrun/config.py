@@ -65,6 +65,7 @@ class TrainConfig(Config):
             paper, else hrnet.
         dataset: the pictures; its options are dataset.X.
         engine: what computes the steps.
+        balancer: how much each task's loss, or its gradient, counts in a step.
         tasks: which tasks, NAME or NAME:CHANNELS, in order; null: all that the data set has.
         image_size: [height, width] of the network's input; null: as is usual for the data set.
         protocol: how results are measured.
@@ -80,6 +81,7 @@ class TrainConfig(Config):
     decoder: Any = CHOSEN
     dataset: Any = CHOSEN
     engine: Any = CHOSEN
+    balancer: Any = CHOSEN
     tasks: list[str] | None = None
     image_size: tuple[int, int] | None = None
     protocol: str = "astmt"
@@ -98,6 +100,7 @@ class TrainConfig(Config):
         "decoder": "auto",
         "dataset": "rooms",
         "engine": "torch",
+        "balancer": "fixed",
     }
     files: ClassVar[tuple[str, ...]] = ("experiment",)
 

@@ -12,6 +12,7 @@ from typing import get_type_hints
 from mt_core.discovery import registry
 
 from . import config, verbs
+from .balancers import BALANCERS
 from .docs import attributes, options_of
 from .engine import ENGINES
 
@@ -65,8 +66,9 @@ def _yaml_files(folder: Traversable, prefix: str) -> Iterator[str]:
 
 
 def _groups(cls: type[config.Config]) -> Iterator[str]:
+    ours = {"engine": ENGINES, "balancer": BALANCERS}
     for group, usual in cls.groups.items():
-        names = ENGINES if group == "engine" else registry(f"{group}s")
+        names = ours[group] if group in ours else registry(f"{group}s")
         default = f" (default: {usual})" if usual else ""
         yield from _wrapped(f"{group}=", f"{', '.join(names) or 'none installed'}{default}")
     for group in cls.files:

@@ -36,6 +36,8 @@ OPTIONAL = {
     "onnx": "mtrun[onnx]",
     "onnxscript": "mtrun[onnx]",
     "onnxruntime": "mtrun[onnx]",
+    "torchjd": "mtrun[balancers]",
+    "cvxpy": "mtrun[balancers]",
     "huggingface-hub": "mt-core[hub]",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from mt_core.discovery import KINDS, Registry, registry
 from mt_core.errors import ConfigError
 
+from ..balancers import BALANCERS
 from ..docs import Option, options_of
 from ..engine import ENGINES
 from ..results import Result
@@ -30,7 +31,7 @@ def plugins(words: Sequence[str]) -> Result:
 
 def registries() -> dict[str, Registry]:
     """Everything that can be chosen, by kind."""
-    return {**{kind: registry(kind) for kind in KINDS}, "engines": ENGINES}
+    return {**{kind: registry(kind) for kind in KINDS}, "engines": ENGINES, "balancers": BALANCERS}
 
 
 def _list() -> Result:
