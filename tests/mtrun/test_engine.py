@@ -17,8 +17,10 @@ from mt_core.dataset import Batch
 from mt_core.errors import CheckpointError, ConfigError, NonFiniteError
 from mt_core.model import Objective
 from mt_core.task import Task
+from mtrun.balancers.fixed import Fixed
 from mtrun.data import evaluation_batches
 from mtrun.optimizers import learning_rate
+from mtrun.ranks import ALONE
 from mtrun.recipe import RunningOptions, Schedule, TrainerOptions
 from mtrun.torch_engine import TorchEngine
 
@@ -61,7 +63,9 @@ def without_batch_norm(model: nn.Module) -> None:
 
 def prepared(model: Built, **options: Any) -> TorchEngine:
     engine = TorchEngine()
-    engine.prepare(Objective(model.model, {}), TrainerOptions(**{"clip": None, **options}), CPU)
+    balancer = Fixed()
+    balancer.start(list(model.model.tasks), 0, 1)
+    engine.prepare(Objective(model.model, {}), TrainerOptions(**{"clip": None, **options}), CPU, ALONE, balancer)
     return engine
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from mt_core.errors import ConfigError, MTError
 
 from . import __version__, signals
+from .launching import RankError, launch
+from .places import place, without_local_rank
+from .rank import REPEATS
 from .results import Result
 from .verbs import VERBS, Verb
 
@@ -26,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 a bug of ours, 2 configuration, 3 data, 4 checkpoint, 5 loss or gradient not finite, 6 plugin,
     130 interrupted, 143 terminated.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
     as_json = "--json" in words
     words = ["show=true" if word == "--show" else word for word in words if word != "--json"]
     try:
-        with signals.raising():
+        with signals.raising(0.0 if place() is None else REPEATS):
             return _run(words, as_json)
-    except MTError as error:
+    except (MTError, RankError) as error:
         return _failed(error, error.exit_code, as_json)
     except KeyboardInterrupt:
         return _failed(KeyboardInterrupt("interrupted"), 130, as_json)
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # Hydra has printed something: what it was asked for, or what is wrong with a flag
         return _failed(ConfigError("a flag cannot be read; mtrun --help lists them"), 2, as_json) if error.code else 0
     except Exception as error:  # noqa: BLE001 - a bug: everything about it is printed
-        traceback.print_exc()
+        if type(error).__name__ != "LostError":  # the rank that is gone has said why
+            traceback.print_exc()
         return _failed(error, 1, as_json)
 
 
@@ -57,13 +61,17 @@ def _run(words: list[str], as_json: bool) -> int:
         return 0
     from .terminal import logging_to_stderr
 
+    where = place()
+    is_main = where is None or where.rank == 0
+    if not is_main:
+        logging.disable(logging.ERROR)  # the main rank says what there is to say
     # A library that prints must not spoil the one JSON object.
-    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json or not is_main else contextlib.nullcontext()
     results: list[Result] = []
     with logging_to_stderr():
         with quiet:
-            _command(name, VERBS[name], rest, results, as_json)
-        if as_json:
+            _command(name, VERBS[name], rest, results, as_json or not is_main)
+        if as_json and is_main:
             _print_json([result.value for result in results])
     return max((result.exit_code for result in results), default=0)
 
@@ -79,12 +87,17 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     return words[0], words[1:]
 
 
-def _command(name: str, verb: Verb, rest: list[str], results: list[Result], as_json: bool) -> None:
+def _command(name: str, verb: Verb, rest: list[str], results: list[Result], silent: bool) -> None:
     """Run the verb once, or for every configuration of a sweep; results are shown as they come."""
+    where = place()
+    if where is not None and not verb.ranks:
+        raise ConfigError(
+            f"mtrun {name} is one process, and this is rank {where.rank} of {where.world}; start it alone"
+        )
 
     def keep(result: Result) -> None:
         results.append(result)
-        if not as_json:
+        if not silent:
             from .terminal import console
 
             result.show(console(sys.stdout))
@@ -96,13 +109,21 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], as_j
     from .compose import compose, is_printing
     from .source import Root
 
-    if as_json and is_printing(rest):
+    if silent and is_printing(rest):
         raise ConfigError("--json prints a result; leave it away to see the configuration")
     cls = getattr(config, verb.config)
     saved = _saved(name, verb, rest)
 
     def job(values: dict[str, Any]) -> None:
-        keep(verb.load()(config.typed(cls, values), values))
+        typed = config.typed(cls, values)
+        asked = typed.launch.ranks if verb.ranks else 1
+        if where is not None and asked not in (1, where.world):
+            raise ConfigError(
+                f"launch.ranks={asked}, but {where.world} ranks were started already; leave launch.ranks away"
+            )
+        if where is not None and results:
+            raise ConfigError("a sweep with ranks that were started outside: use launch.ranks=N, or one run at a time")
+        keep(launch(name, values, silent) if where is None and asked > 1 else verb.load()(typed, values))
 
     compose(Root(name, cls, saved), rest, job)
 
@@ -135,6 +156,6 @@ def _failed(error: BaseException, code: int, as_json: bool) -> int:
     logging.getLogger(__name__).debug("exit code %d", code, exc_info=error)
     print(f"mtrun: error: {error}", file=sys.stderr)  # noqa: T201 - logging is closed by now
     if as_json:
-        found = {"type": type(error).__name__, "message": str(error), "exit_code": code}
+        found = {"type": getattr(error, "kind", type(error).__name__), "message": str(error), "exit_code": code}
         print(json.dumps({"error": found}))  # noqa: T201 - the result
     return code

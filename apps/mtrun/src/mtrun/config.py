@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 from mt_core.errors import ConfigError
 from mt_core.options import from_dict
 
-from .recipe import AugmentOptions, LossOptions, PlanOptions, RunningOptions, TrainerOptions
+from .recipe import AugmentOptions, LaunchOptions, LossOptions, PlanOptions, RunningOptions, TrainerOptions
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ class TrainConfig(Config):
         decoder: the head of each task; auto takes the backbone's own (SAM's neck has one), else that of the adapter's
             paper, else hrnet.
         dataset: the pictures; its options are dataset.X.
-        engine: what computes the steps.
-        balancer: how much each task's loss, or its gradient, counts in a step.
+        engine: what computes the steps: torch for one process, deepspeed for several.
+        balancer: weighs the tasks' losses or gradients against each other, beyond loss.weights.
         tasks: which tasks, NAME or NAME:CHANNELS, in order; null: all that the data set has.
         image_size: [height, width] of the network's input; null: as is usual for the data set.
         protocol: how results are measured.
@@ -93,6 +93,7 @@ class TrainConfig(Config):
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     plan: PlanOptions = field(default_factory=PlanOptions)
+    launch: LaunchOptions = field(default_factory=LaunchOptions)
 
     groups: ClassVar[Mapping[str, str | None]] = {
         "adapter": "mtlora",
@@ -144,6 +145,7 @@ class EvalConfig(Config):
     protocol: str = "astmt"
     dry_run: bool = False
     trainer: RunningOptions = field(default_factory=RunningOptions)
+    launch: LaunchOptions = field(default_factory=LaunchOptions)
 
     groups: ClassVar[Mapping[str, str | None]] = {"dataset": None}
 

@@ -22,6 +22,7 @@ from mt_core.dataset import Batch, Sample, Samples, collate
 from mt_core.errors import MTError
 from mt_core.task import Task
 
+from .ranks import ALONE, Ranks
 from .recipe import RunningOptions
 
 Key = tuple[int, int]  # place in the stream of training pictures, index in the data set
@@ -59,9 +60,9 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=seeded(seed, _ORDER, epoch))
 
 
-def derived_seed(seed: int, step: int) -> int:
-    """The seed of what is random inside the model at a step: dropout, stochastic depth."""
-    return _number(seed, _MODEL, step) >> 1
+def derived_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of what is random inside the model at a step, on one rank: dropout, stochastic depth."""
+    return _number(seed, _MODEL, step, *([rank] if rank else [])) >> 1
 
 
 def start_generators(seed: int) -> None:
@@ -107,15 +108,19 @@ def training_batches(
     seed: int,
     device: torch.device,
     starts: range,
+    ranks: Ranks = ALONE,
 ) -> Generator[Batch, None, None]:
-    """The batches that start at these places in the stream. Close it: workers end with it, not with the process.
+    """The batches that start at these places in the stream; of each, the part of this rank.
+
+    Close it: workers end with it, not with the process.
 
     Raises:
         DataError: if a picture or a label cannot be used.
     """
     order = Order(len(samples), seed)
-    keys = (order.batch(start, options.batch_size) for start in starts)
-    return _load(Prepared(samples, transform, seed), keys, tasks, options, device)
+    part = options.batch_size // ranks.world
+    keys = (order.batch(start + ranks.rank * part, part) for start in starts)
+    return _load(Prepared(samples, transform, seed), keys, tasks, options, device, ranks)
 
 
 def evaluation_batches(
@@ -124,31 +129,46 @@ def evaluation_batches(
     tasks: Sequence[Task],
     options: RunningOptions,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Generator[Batch, None, None]:
     """Every picture once, in order; or the first `options.eval_batches` batches. Close it, as the training batches.
+
+    Batches are what a single process would see; with several ranks, each is whole on one of them, dealt out in turn.
 
     Raises:
         DataError: if a picture or a label cannot be used.
     """
-    size, count = options.batch_size, len(samples)
-    if options.eval_batches is not None:
-        count = min(count, options.eval_batches * size)
-    keys = ([(i, i) for i in range(start, min(start + size, count))] for start in range(0, count, size))
-    return _load(Prepared(samples, transform, 0), keys, tasks, options, device)
+    size, count = options.batch_size, evaluated_pictures(samples, options)
+    mine = range(ranks.rank * size, count, ranks.world * size)
+    keys = ([(i, i) for i in range(start, min(start + size, count))] for start in mine)
+    return _load(Prepared(samples, transform, 0), keys, tasks, options, device, ranks)
 
 
-def worker_count(options: RunningOptions) -> int:
-    """How many processes read pictures."""
-    return min(4, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
+def evaluated_pictures(samples: Samples, options: RunningOptions) -> int:
+    """How many pictures of a split are evaluated."""
+    return min(
+        len(samples), len(samples) if options.eval_batches is None else options.eval_batches * options.batch_size
+    )
+
+
+def worker_count(options: RunningOptions, ranks: Ranks = ALONE) -> int:
+    """How many processes read pictures for this one."""
+    share = (os.cpu_count() or 1) // ranks.local_world
+    return max(0, min(4, share - 1)) if options.workers is None else options.workers
 
 
 def _load(
-    prepared: Prepared, keys: Iterator[list[Key]], tasks: Sequence[Task], options: RunningOptions, device: torch.device
+    prepared: Prepared,
+    keys: Iterator[list[Key]],
+    tasks: Sequence[Task],
+    options: RunningOptions,
+    device: torch.device,
+    ranks: Ranks,
 ) -> Generator[Batch, None, None]:
     loader: DataLoader[Batch | Failure] = DataLoader(
         prepared,  # type: ignore[arg-type]  # a mapping from keys to samples
         batch_sampler=_Keys(keys),
-        num_workers=worker_count(options),
+        num_workers=worker_count(options, ranks),
         collate_fn=partial(_collate, tasks=tuple(tasks)),
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_alone,

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import Tensor
 
 from . import terminal
 from .listeners import EvaluationReport, Listener, Session, StepReport
@@ -56,7 +57,7 @@ class Lines(Listener):
                 report.images_per_second, _clock(left),
             )  # fmt: skip
 
-    def on_evaluation(self, report: EvaluationReport) -> None:
+    def on_evaluation(self, report: EvaluationReport, state: Mapping[str, Tensor]) -> None:
         found = report.evaluation
         # the first metric of a task is the one that papers print
         first = "  ".join(f"{task} {name} {m[name]:.4g}" for task, m in found.metrics.items() for name in list(m)[:1])

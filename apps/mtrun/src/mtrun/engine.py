@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from mt_core.dataset import Batch
     from mt_core.model import Objective
 
-ENGINES = Registry("engines", {"torch": ("mtrun.torch_engine:TorchEngine", f"mtrun {__version__}")})
+    from .balancers import Balancer
+    from .ranks import Ranks
+
+ENGINES = Registry(
+    "engines",
+    {
+        "torch": ("mtrun.torch_engine:TorchEngine", f"mtrun {__version__}"),
+        "deepspeed": ("mtrun.deepspeed_engine:DeepSpeedEngine", f"mtrun {__version__}"),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class StepResult:
     """What a step did.
 
     Attributes:
-        losses: of each task, and "penalty" where the adapter has a regulariser; not weighted.
+        losses: of each task, and "penalty" where the adapter has a regulariser; not weighted, over all ranks.
         norm: of the gradient, before clipping.
     """
 
@@ -38,11 +47,39 @@ class StepResult:
 
 @dataclass
 class Engine(ABC):
-    """Computes steps and keeps what they need. Subclasses are dataclasses: their fields are their options."""
+    """Computes steps and keeps what they need. Subclasses are dataclasses: their fields are their options.
+
+    With several ranks, every method is called by all of them together, in the same order.
+    """
+
+    def refuse(self, options: TrainerOptions, world: int) -> None:  # noqa: B027 - most can do everything
+        """Look, before anything is read or built, whether this can work.
+
+        Args:
+            options: of the run.
+            world: how many ranks take part.
+
+        Raises:
+            ConfigError: if it cannot.
+        """
+
+    def home(self, device: torch.device) -> torch.device:
+        """Where the model is to be built: the device that computes, unless the model has no room there as a whole."""
+        return device
 
     @abstractmethod
-    def prepare(self, objective: Objective, options: TrainerOptions, device: torch.device) -> None:
-        """Make ready to train the objective's model, which is on `device`. Called once."""
+    def prepare(
+        self, objective: Objective, options: TrainerOptions, device: torch.device, ranks: Ranks, balancer: Balancer
+    ) -> None:
+        """Make ready to train the objective's model, which is on `home(device)`. Called once.
+
+        Args:
+            objective: what is minimised.
+            options: of the run.
+            device: that computes.
+            ranks: the processes that train together; each is given its part of every batch.
+            balancer: weighs the tasks' losses; started.
+        """
 
     @abstractmethod
     def step(self, step: int, batches: Sequence[Batch], rate: float) -> StepResult:
@@ -58,6 +95,10 @@ class Engine(ABC):
         """Within, the model has the weights that are evaluated and saved: the average, where one is kept."""
 
     @abstractmethod
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        """What the model says of pictures (B, 3, H, W) in [0, 1], without gradients."""
+
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """The trained state that an artefact holds (see `mt_core.artefact.trained_state`), averaged where it is."""
 
@@ -65,8 +106,8 @@ class Engine(ABC):
     def snapshot(self) -> dict[str, Tensor]:
         """Everything that a step changes, as whole tensors by name, whatever the number of processes:
 
-        trained/NAME for parameters and buffers, optimizer/KEY/NAME, and, where an average is kept, average/NAME and
-        average_updates. Several processes call it together.
+        trained/NAME for parameters and buffers, optimizer/KEY/NAME, balancer/KEY, and, where an average is kept,
+        average/NAME and average_updates.
         """
 
     @abstractmethod

@@ -12,9 +12,8 @@ from typing import get_type_hints
 from mt_core.discovery import registry
 
 from . import config, verbs
-from .balancers import BALANCERS
 from .docs import attributes, options_of
-from .engine import ENGINES
+from .own import OWN
 
 WIDTH = 110
 
@@ -66,9 +65,8 @@ def _yaml_files(folder: Traversable, prefix: str) -> Iterator[str]:
 
 
 def _groups(cls: type[config.Config]) -> Iterator[str]:
-    ours = {"engine": ENGINES, "balancer": BALANCERS}
     for group, usual in cls.groups.items():
-        names = ours[group] if group in ours else registry(f"{group}s")
+        names = OWN[group] if group in OWN else registry(f"{group}s")
         default = f" (default: {usual})" if usual else ""
         yield from _wrapped(f"{group}=", f"{', '.join(names) or 'none installed'}{default}")
     for group in cls.files:

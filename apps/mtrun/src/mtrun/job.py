@@ -14,13 +14,16 @@ from mt_core.backbone import Backbone
 from mt_core.build import ModelSpec, entry, spec_of, usual_decoder
 from mt_core.dataset import Dataset, choose
 from mt_core.decoder import Decoder
+from mt_core.discovery import Registry
 from mt_core.errors import ConfigError
 from mt_core.options import from_dict
 from mt_core.protocols import Protocol, protocol
 from mt_core.task import Task
 
+from .balancers import BALANCERS, Balancer
 from .config import TrainConfig
 from .engine import ENGINES, Engine
+from .places import Place
 from .plans import plan_for
 from .recipe import AugmentOptions, LossOptions
 from .source import AUTO
@@ -44,6 +47,7 @@ class Job:
     tasks: tuple[Task, ...]
     protocol: Protocol
     engine: Engine
+    balancer: Balancer
 
 
 def job_of(config: TrainConfig, plain: Mapping[str, Any]) -> Job:
@@ -57,7 +61,9 @@ def job_of(config: TrainConfig, plain: Mapping[str, Any]) -> Job:
     rules = protocol(config.protocol)
     for task in tasks:
         rules.metrics(task)
-    return Job(config, plain, _spec(config, dataset, tasks), dataset, tasks, rules, _engine(config))
+    engine: Engine = _part(ENGINES, config.engine, "engine")
+    balancer: Balancer = _part(BALANCERS, config.balancer, "balancer")
+    return Job(config, plain, _spec(config, dataset, tasks), dataset, tasks, rules, engine, balancer)
 
 
 def chosen(kind: str, options: Mapping[str, Any]) -> Any:
@@ -83,14 +89,18 @@ def training(options: AugmentOptions, dataset: Dataset, size: tuple[int, int]) -
     )
 
 
-def device_of(name: str) -> torch.device:
-    """The device that `trainer.device` names.
+def device_of(name: str, where: Place | None = None) -> torch.device:
+    """The device that `trainer.device` names; of several ranks, each has its own.
 
     Raises:
         ConfigError: if there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if where is not None and name.startswith("cuda"):
+        if name != "cuda":
+            raise ConfigError(f"trainer.device={name!r} with {where.world} ranks: each takes its own; use cuda")
+        name = f"cuda:{where.local}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
@@ -133,10 +143,9 @@ def _spec(config: TrainConfig, dataset: Dataset, tasks: tuple[Task, ...]) -> Mod
     return spec if config.plan.file is None else replace(spec, plan=plan_for(spec.adapter.name, config.plan.file))
 
 
-def _engine(config: TrainConfig) -> Engine:
-    name = config.engine["name"]
-    engine: Engine = from_dict(ENGINES[name], _without_name(config.engine), f"engine {name}")
-    return engine
+def _part(registry: Registry, options: Mapping[str, Any], kind: str) -> Any:
+    """The options object of something that mtrun itself brings."""
+    return from_dict(registry[options["name"]], _without_name(options), f"{kind} {options['name']}")
 
 
 def _with_losses(tasks: Sequence[Task], options: LossOptions) -> list[Task]:

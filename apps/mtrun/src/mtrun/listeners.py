@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from mt_core.build import Built
 from mt_core.discovery import plugins
 from mt_core.errors import PluginError
 
-from .engine import Engine, StepResult
+from .engine import StepResult
 from .evaluation import Evaluation
 from .job import Job
 from .progress import Progress
@@ -30,7 +32,6 @@ class Session:
 
     job: Job
     built: Built
-    engine: Engine
     steps: int
     pictures: int
     directions: Mapping[str, Mapping[str, str]]
@@ -71,7 +72,7 @@ class EvaluationReport:
 
 
 class Listener:
-    """Hears of everything; by default does nothing."""
+    """Hears of everything, on the main rank alone; by default does nothing."""
 
     def on_start(self, session: Session) -> None:
         """Training is about to start."""
@@ -79,14 +80,14 @@ class Listener:
     def on_step(self, report: StepReport) -> None:
         """A step was taken."""
 
-    def on_evaluation(self, report: EvaluationReport) -> None:
-        """The model was evaluated; it still has the weights that were evaluated."""
+    def on_evaluation(self, report: EvaluationReport, state: Mapping[str, Tensor]) -> None:
+        """The model was evaluated with the trained weights `state`."""
 
-    def on_save(self, progress: Progress) -> None:
-        """The state of the run is to be saved, so that it can go on from there."""
+    def on_save(self, progress: Progress, snapshot: Mapping[str, Tensor]) -> None:
+        """The state of the run is to be saved, so that it can go on from there; `snapshot` is the engine's."""
 
-    def on_stop(self, step: int) -> None:
-        """Training ends early, after `step` steps."""
+    def on_stop(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Training ends early, after `step` steps, with the trained weights `state`."""
 
     def on_end(self, result: dict[str, Any]) -> None:
         """Training is done."""
@@ -113,7 +114,7 @@ class Hooks(Listener):
     def on_step(self, report: StepReport) -> None:
         self._call("mt_step_end", step=report.step, losses=report.result.losses)
 
-    def on_evaluation(self, report: EvaluationReport) -> None:
+    def on_evaluation(self, report: EvaluationReport, state: Mapping[str, Tensor]) -> None:
         self._call("mt_eval_end", step=report.step, metrics=report.evaluation.metrics)
 
     def _call(self, name: str, **arguments: Any) -> None:

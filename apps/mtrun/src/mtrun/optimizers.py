@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -27,10 +27,17 @@ FUSED = ("cpu", "cuda")  # where torch has a fused kernel
 
 
 def build_optimizer(
-    parameters: Mapping[str, Tensor], options: TrainerOptions, device: torch.device
+    parameters: Mapping[str, Tensor], options: TrainerOptions, device: torch.device, still: Collection[str] = ()
 ) -> torch.optim.Optimizer:
-    """The optimiser of these parameters; biases, norms and other vectors are not decayed, as in timm's recipes."""
-    decayed = {name for name, p in parameters.items() if p.ndim > 1 and "bias" not in name.split(".")}
+    """The optimiser of these parameters; biases, norms and other vectors are not decayed, as in timm's recipes.
+
+    Args:
+        parameters: by name.
+        options: of the run.
+        device: where they are.
+        still: names of those that never get a gradient. An optimiser that is given zeros instead must not decay them.
+    """
+    decayed = {name for name, p in parameters.items() if p.ndim > 1 and "bias" not in name.split(".")} - set(still)
     groups: list[dict[str, Any]] = [
         {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": options.weight_decay},
         {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},

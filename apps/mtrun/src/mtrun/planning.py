@@ -13,10 +13,12 @@ from mt_core.build import Entry, build, entry
 from mt_core.dataset import Sample, Samples
 from mt_core.planning import PlanningAdapter
 
+from .balancers.fixed import Fixed
 from .data import Order, evaluation_batches
 from .job import Job
 from .listeners import Listener
 from .plans import Plan, planner
+from .torch_engine import TorchEngine
 from .training import Training, step_count
 
 log = logging.getLogger(__name__)
@@ -71,15 +73,15 @@ class _First:
 
 
 def _study(job: Job) -> Job:
-    """The run that fine-tunes the decoders alone."""
+    """The run that fine-tunes the decoders alone, in this process, whatever engine the run itself has."""
     options, wanted = job.config.trainer, job.config.plan
     pictures = len(job.dataset.split("train", job.tasks))
     steps = max(1, step_count(options, pictures) // SHARE) if wanted.steps is None else wanted.steps
     once = replace(options, max_steps=steps, epochs=None, eval_before=False, eval_every=steps, eval_batches=1)
     short = replace(once, panels=0, ema=None, compile=False)  # gradients of single pictures are taken of it afterwards
     spec = replace(job.spec, adapter=Entry("frozen"), plan={})
-    # an engine is made ready once, and the run that follows needs its own
-    return replace(job, config=replace(job.config, trainer=short), spec=spec, engine=replace(job.engine))
+    config = replace(job.config, trainer=short, balancer={"name": "fixed"})
+    return replace(job, config=config, spec=spec, engine=TorchEngine(), balancer=Fixed())
 
 
 def _origin(job: Job, training: Training) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class RunningOptions:
     Attributes:
         device: auto (CUDA where there is one), cpu, cuda, cuda:1, ...
         precision: fp32 or bf16 (autocast).
-        batch_size: pictures at a time.
+        batch_size: pictures at a time, of all ranks together.
         workers: processes that read pictures; null: one less than the processors, at most 4.
         eval_batches: evaluate on the first so many batches only; null: on all pictures.
     """
@@ -147,6 +147,24 @@ class TrainerOptions(RunningOptions):
             raise ConfigError(f"trainer.clip={self.clip}: expected a number above 0, or null for no clipping")
         if self.min_lr > self.lr:
             raise ConfigError(f"trainer.min_lr={self.min_lr} is above trainer.lr={self.lr}; lower it")
+
+
+@dataclass
+class LaunchOptions:
+    """How many processes take part, where mtrun itself starts them; torchrun, deepspeed and srun say it themselves.
+
+    Attributes:
+        ranks: processes on this host, one for each device.
+        timeout: minutes that a rank waits for the others before it gives up.
+        grace: seconds that ranks have to save and end after a signal, before they are killed.
+    """
+
+    ranks: int = 1
+    timeout: float = 30.0
+    grace: float = 60.0
+
+    def __post_init__(self) -> None:
+        _at_least("launch", self, ranks=1, timeout=0, grace=0)
 
 
 @dataclass

@@ -42,8 +42,8 @@ class Saved:
     tensors: Mapping[str, Tensor]
 
 
-def state_of(session: Session, progress: Progress) -> State:
-    """What is saved of a run."""
+def state_of(session: Session, progress: Progress, snapshot: Mapping[str, Tensor]) -> State:
+    """What is saved of a run; `snapshot` is the engine's."""
     values = {
         "progress": progress.to_json(),
         "identity": identity(session.job),
@@ -51,7 +51,7 @@ def state_of(session: Session, progress: Progress) -> State:
         "base_sha256": session.built.base,
         "pictures": session.pictures,
     }
-    return State(progress.step, values, session.engine.snapshot())
+    return State(progress.step, values, snapshot)
 
 
 def saved_of(state: State) -> Saved:

@@ -39,6 +39,7 @@ from .state import States
 from .writing import writing
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class RunFolder(Listener):
             speed = {"images_per_second": report.images_per_second, "seconds": report.seconds}
             self._record("train", report.step, {"loss": values, **rates, **speed})
 
-    def on_evaluation(self, report: EvaluationReport) -> None:
+    def on_evaluation(self, report: EvaluationReport, state: Mapping[str, Tensor]) -> None:
         found = report.evaluation
         losses = {**found.losses, "total": report.loss}
         self._record("val", report.step, {"loss": losses, "metrics": found.metrics, "best": report.best})
@@ -119,19 +120,19 @@ class RunFolder(Listener):
             with writing(self.folder), atomic_path(self.folder / "panels" / f"step-{report.step:06d}.png") as path:
                 picture.save(path)
         if report.step:
-            self._save("last", report.step)
+            self._save("last", report.step, state)
             if report.best:
-                self._save("best", report.step)
+                self._save("best", report.step, state)
 
-    def on_save(self, progress: Progress) -> None:
+    def on_save(self, progress: Progress, snapshot: Mapping[str, Tensor]) -> None:
         with writing(self.folder):
-            self.states.save(state_of(self.session, progress))
+            self.states.save(state_of(self.session, progress, snapshot))
             self.bests[progress.step] = progress.best_step
             self._clear()
 
-    def on_stop(self, step: int) -> None:
+    def on_stop(self, step: int, state: Mapping[str, Tensor]) -> None:
         if step:
-            self._save("last", step)
+            self._save("last", step, state)
         where = self.folder / (ARTEFACTS if step else STATE)
         log.warning("stopped after step %d, which is saved in %s; mtrun resume=%s goes on", step, where, self.folder)
 
@@ -149,13 +150,13 @@ class RunFolder(Listener):
             for name, value in flatten(values):
                 self.events.add_scalar(f"{event}/{name}", value, step)
 
-    def _save(self, kind: str, step: int) -> None:
+    def _save(self, kind: str, step: int, state: Mapping[str, Tensor]) -> None:
         """Write an artefact into a new folder, and remove those that are of no use any more when it is whole."""
         if not self._is_whole(kind, step):
             target = self._place(kind, step)
             try:
                 with writing(self.folder):
-                    artefact.save(target, self.session.built, self.session.engine.state())
+                    artefact.save(target, self.session.built, state)
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)
                 raise

@@ -86,6 +86,8 @@ def read_config(checkpoint: str) -> dict[str, Any]:
         raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from error
     if "${" in str(values):
         raise CheckpointError(f"{folder / CONFIG}: a run writes values, not references as ${{...}}; restore it")
+    if isinstance(values, dict):
+        values.setdefault("balancer", {"name": "fixed"})  # older runs had no choice
     if not isinstance(values, dict) or not all(_is_choice(values.get(group)) for group in TrainConfig.groups):
         raise CheckpointError(f"{folder / CONFIG}: not a run's configuration; restore it, or name the artefact itself")
     return values

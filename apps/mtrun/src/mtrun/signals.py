@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,11 +18,20 @@ class Terminated(BaseException):
 
 _depth = 0  # of shields around what is running
 _pending: BaseException | None = None
+_since = float("-inf")  # when it arrived
+_repeats = 0.0  # seconds in which a signal that arrives again is the same one
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Within, SIGTERM raises `Terminated` and SIGINT KeyboardInterrupt. Only the main thread can do this."""
+def raising(repeats: float = 0.0) -> Iterator[None]:
+    """Within, SIGTERM raises `Terminated` and SIGINT KeyboardInterrupt. Only the main thread can do this.
+
+    Args:
+        repeats: seconds in which a second signal is no second wish: some launchers pass on what the terminal has sent
+            to the whole group already.
+    """
+    global _repeats
+    _repeats = repeats
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -62,8 +72,18 @@ def unshielded() -> Iterator[None]:
         _depth = outside
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def pending() -> BaseException | None:
+    """The signal that has arrived inside of a shield, if one has; it is taken out, and whoever asks deals with it."""
     global _pending
+    found, _pending = _pending, None
+    return found
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _pending, _since
+    if time.monotonic() - _since < _repeats:
+        return
+    _since = time.monotonic()
     error = Terminated("terminated") if number == signal.SIGTERM else KeyboardInterrupt("interrupted")
     if _depth and _pending is None:
         _pending = error

@@ -25,14 +25,12 @@ from omegaconf.errors import OmegaConfBaseException
 from mt_core.discovery import Registry, registry
 from mt_core.errors import ConfigError, PluginError
 
-from .balancers import BALANCERS
 from .config import Config
-from .engine import ENGINES
+from .own import OWN
 from .untrusted import CheckedFiles
 
 AUTO = "auto"  # the decoder that suits the backbone
 DECIDED_LATER = ("decoder", AUTO)
-OURS = {"engine": ENGINES, "balancer": BALANCERS}  # what mtrun itself brings
 
 # Nothing of Hydra's own on disk or in the logs: mtrun owns the run's folder.
 HYDRA: dict[str, Any] = {"run": {"dir": "."}, "sweep": {"subdir": "."}, "output_subdir": None}
@@ -73,7 +71,9 @@ def composing(root: Root) -> Iterator[None]:
 
 def installed(group: str) -> Registry:
     """What can be chosen in a config group, by name; looking at the names imports nothing."""
-    return OURS[group] if group in OURS else registry(f"{group}s")
+    if group in OWN:
+        return OWN[group]
+    return registry(f"{group}s")
 
 
 def is_choice(group: str, name: str) -> bool:

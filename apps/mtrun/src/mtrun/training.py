@@ -14,19 +14,22 @@ from typing import Any
 from mt_core.accounting import count_parameters
 from mt_core.build import build
 from mt_core.dataset import Batch, Samples
-from mt_core.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
+from mt_core.errors import CheckpointError, ConfigError, DataError, MTError, NonFiniteError, PluginError
 from mt_core.model import Objective
 
-from .data import derived_seed, evaluation_batches, start_generators, training_batches
+from .balancing import refuse, split_parameters
+from .data import derived_seed, evaluated_pictures, evaluation_batches, start_generators, training_batches
 from .environment import environment
-from .evaluation import directions, evaluate
+from .evaluation import directions, evaluate, rounds_of
 from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
+from .places import place
 from .progress import Progress
+from .ranks import ALONE, Ranks, attempt
 from .recipe import OnNonfinite, TrainerOptions
 from .resuming import Saved
-from .signals import Terminated, shielded, unshielded
+from .signals import Terminated, shielded
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +42,27 @@ class Training:
     Args:
         job: what to train.
         saved: what to go on from.
+        ranks: the processes that train together; all of them make this alike, and `run` it together.
 
     Raises:
         DataError: if a split is empty or incomplete.
         ConfigError, CheckpointError: if the model cannot be built, or is not the one that was saved.
     """
 
-    def __init__(self, job: Job, saved: Saved | None = None) -> None:
-        self.job, self.options = job, job.config.trainer
-        self.device = device_of(self.options.device)
+    def __init__(self, job: Job, saved: Saved | None = None, ranks: Ranks = ALONE) -> None:
+        self.job, self.options, self.ranks = job, job.config.trainer, ranks
+        self.device = device_of(self.options.device, place())
+        job.engine.refuse(self.options, ranks.world)
         self.transforms = transforms(job)
         self.train_split, self.val_split = (self._split(name) for name in ("train", "val"))
         self.progress = Progress() if saved is None else saved.progress
         self.steps = step_count(self.options, len(self.train_split), self.progress)
-        self.built = build(job.spec, self.device)
+        self.built = build(job.spec, job.engine.home(self.device))
         self.counts = count_parameters(self.built.model, job.spec.image_size)
         loss = job.config.loss
         self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
-        job.engine.prepare(self.objective, self.options, self.device)
+        self._balance()
+        job.engine.prepare(self.objective, self.options, self.device, ranks, job.balancer)
         self.directions = directions(job.protocol, job.tasks)
         self.listeners: list[Listener] = []
         if saved is not None:
@@ -74,18 +80,16 @@ class Training:
         """
         self.listeners = list(listeners)
         pictures = len(self.train_split)
-        session = Session(self.job, self.built, self.job.engine, self.steps, pictures, self.directions)
-        with shielded():
-            self._tell(lambda listener: listener.on_start(session))
-        try:
-            self._train()
-        except (Terminated, KeyboardInterrupt, DataError, PluginError):
-            with shielded():
-                self._save()
-                self._tell(lambda listener: listener.on_stop(self.progress.step))
-            raise
-        result = self.result()
-        self._tell(lambda listener: listener.on_end(result))
+        session = Session(self.job, self.built, self.steps, pictures, self.directions)
+        with shielded():  # a signal waits until all ranks know of it
+            try:
+                self.ranks.agree(self._told(lambda listener: listener.on_start(session)))
+                self._train()
+            except (Terminated, KeyboardInterrupt, DataError, PluginError):
+                self._stop()
+                raise
+            result = self.result()
+            self.ranks.agree(self._told(lambda listener: listener.on_end(result)))
         return result
 
     def result(self) -> dict[str, Any]:
@@ -114,6 +118,8 @@ class Training:
                 "total": self.counts.total,
                 "groups": {name: asdict(count) for name, count in self.counts.groups.items()},
             },
+            "engine": {**config.engine, "ranks": self.ranks.world},
+            "balancer": config.balancer,
             "seed": config.seed,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
@@ -123,20 +129,21 @@ class Training:
         }
 
     def _train(self) -> None:
+        """Every rank does the same things in the same order; what one of them meets, all raise at the same place."""
         progress = self.progress
         with closing(self._batches()) as batches:
             while True:
                 if progress.evaluated < progress.step and self._is_due(progress.step):
                     self._evaluate()
                 if self._is_to_be_saved():
-                    with shielded():
-                        self._save()
+                    self._save()
                 if progress.step >= self.steps:
                     return
                 started = time.perf_counter()
-                group = list(islice(batches, self.options.accumulate))
-                with shielded():
-                    self._step(progress.step + 1, group, started)
+                group, error = attempt(lambda: list(islice(batches, self.options.accumulate)))
+                self.ranks.agree(error)
+                assert group is not None
+                self.ranks.agree(self._step(progress.step + 1, group, started))
 
     def _is_due(self, step: int) -> bool:
         """Whether the model is to be evaluated after a step."""
@@ -150,9 +157,10 @@ class Training:
             return step > 0
         return self.progress.evaluated == step if every is None else step % every == 0
 
-    def _step(self, step: int, group: Sequence[Batch], started: float) -> None:
+    def _step(self, step: int, group: Sequence[Batch], started: float) -> BaseException | None:
+        """Take a step; what a listener has met."""
         # What is random inside the model follows from seed and step, as the data do: there is no state to keep.
-        start_generators(derived_seed(self.job.config.seed, step))
+        start_generators(derived_seed(self.job.config.seed, step, self.ranks.rank))
         rate = learning_rate(step - 1, self.steps, self.options)
         try:
             result = self.job.engine.step(step, group, rate)
@@ -161,11 +169,11 @@ class Training:
                 raise
             self._skip(error)
             result = None
-        took, pictures = time.perf_counter() - started, sum(len(batch.ids) for batch in group)
+        took, pictures = time.perf_counter() - started, len(group) * self.options.batch_size
         progress = self.progress
         progress.step, progress.position, progress.seconds = step, progress.position + pictures, progress.seconds + took
         if result is None:
-            return
+            return None
         report = StepReport(
             step=step,
             result=result,
@@ -175,7 +183,7 @@ class Training:
             seconds=self.progress.seconds,
             logged=step % self.options.log_every == 0 or step in (1, self.steps),
         )
-        self._tell(lambda listener: listener.on_step(report))
+        return self._told(lambda listener: listener.on_step(report))
 
     def _skip(self, error: NonFiniteError) -> None:
         if self.progress.skipped >= self.options.max_skips:
@@ -187,32 +195,54 @@ class Training:
         log.warning("%s The step is skipped: %d of at most %d", error, self.progress.skipped, self.options.max_skips)
 
     def _evaluate(self) -> None:
-        progress = self.progress
-        with shielded():  # whatever happens meanwhile, the average gives its place back to the weights
-            with closing(self._val_batches()) as batches, self.job.engine.averaged(), unshielded():
-                found = evaluate(
-                    self.built.model,
-                    batches,
-                    self.job.protocol,
-                    self.device,
-                    self.options.precision,
-                    self.options.panels,
-                )
-            loss = found.objective(self.objective.weights)
-            best = progress.step > 0 and loss < self._best_loss()
-            progress.last, progress.evaluated = found, progress.step
-            if progress.step == 0:
-                progress.before = found
-            if best:
-                progress.best, progress.best_step = found, progress.step
-            report = EvaluationReport(progress.step, found, loss, best)
-            self._tell(lambda listener: listener.on_evaluation(report))
+        progress, engine, ranks = self.progress, self.job.engine, self.ranks
+        count = evaluated_pictures(self.val_split, self.options)
+        with closing(self._val_batches()) as batches, engine.averaged():
+            found = evaluate(
+                self.built.model,
+                batches,
+                self.job.protocol,
+                self.device,
+                logits=engine.logits,
+                pictures=self.options.panels,
+                rounds=rounds_of(count, self.options.batch_size, ranks) if ranks.world > 1 else None,
+                ranks=ranks,
+            )
+        loss = found.objective(self.objective.weights)
+        best = progress.step > 0 and loss < self._best_loss()
+        progress.last, progress.evaluated = found, progress.step
+        if progress.step == 0:
+            progress.before = found
+        if best:
+            progress.best, progress.best_step = found, progress.step
+        report = EvaluationReport(progress.step, found, loss, best)
+        state = engine.state()  # all ranks have a part in it
+        ranks.agree(self._told(lambda listener: listener.on_evaluation(report, state)))
 
     def _best_loss(self) -> float:
         return self.progress.best_loss(self.objective.weights)
 
     def _save(self) -> None:
-        self._tell(lambda listener: listener.on_save(self.progress))
+        snapshot = self.job.engine.snapshot()  # all ranks have a part in it
+        self.ranks.agree(self._told(lambda listener: listener.on_save(self.progress, snapshot)))
+
+    def _stop(self) -> None:
+        """Save what there is, and say so."""
+        self._save()
+        state = self.job.engine.state()
+        self.ranks.agree(self._told(lambda listener: listener.on_stop(self.progress.step, state)))
+
+    def _balance(self) -> None:
+        """Start the balancer. Raises ConfigError where it would not be right."""
+        job, parameters = self.job, dict(self.built.model.named_parameters())
+        tasks = [task.name for task in job.tasks]
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
+        shared, _ = split_parameters(trained, tasks)
+        stage = int(getattr(job.engine, "stage", 0))
+        name = job.config.balancer["name"]
+        refuse(name, job.balancer, self.options, stage=stage, tasks=tasks, shared=len(shared))
+        size = self.options.batch_size * self.options.accumulate
+        job.balancer.start(tasks, job.config.seed, max(1, math.ceil(len(self.train_split) / size)))
 
     def _restore(self, saved: Saved) -> None:
         """Raises ConfigError or CheckpointError where going on would be another run."""
@@ -251,14 +281,22 @@ class Training:
             self.job.config.seed,
             self.device,
             range(start, start + count * size, size),
+            self.ranks,
         )
 
     def _val_batches(self) -> Generator[Batch, None, None]:
-        return evaluation_batches(self.val_split, self.transforms[1], self.job.tasks, self.options, self.device)
+        return evaluation_batches(
+            self.val_split, self.transforms[1], self.job.tasks, self.options, self.device, self.ranks
+        )
 
-    def _tell(self, what: Callable[[Listener], None]) -> None:
-        for listener in self.listeners:
-            what(listener)
+    def _told(self, what: Callable[[Listener], None]) -> BaseException | None:
+        """Tell the listeners; what one of them meets, so that all ranks can raise it together."""
+        try:
+            for listener in self.listeners:
+                what(listener)
+        except MTError as error:
+            return error
+        return None
 
 
 def step_count(options: TrainerOptions, pictures: int, progress: Progress | None = None) -> int:

@@ -101,17 +101,22 @@ def count_parameters(model: MultiTaskModel, image_size: tuple[int, int]) -> Coun
         model: with all its tasks, whichever are selected at the moment.
         image_size: (height, width) it was built for: what is live is found by a forward and a backward pass.
     """
-    shapes = shapes_of(model)
-    _backward(shapes, image_size)
+    alive = live_parameters(model, image_size)
     roles = {site.path: str(site.role) for site in model.attachment.sites}
     groups = {"adapter": Count(0, 0)}
-    for name, parameter in shapes.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             group, size = _group(model, name, roles), parameter.numel()
             so_far = groups.get(group, Count(0, 0))
-            live = size if parameter.grad is not None else 0
-            groups[group] = Count(so_far.trainable + size, so_far.live + live)
-    return Counts(sum(parameter.numel() for parameter in shapes.parameters()), groups)
+            groups[group] = Count(so_far.trainable + size, so_far.live + (size if name in alive else 0))
+    return Counts(sum(parameter.numel() for parameter in model.parameters()), groups)
+
+
+def live_parameters(model: MultiTaskModel, image_size: tuple[int, int]) -> set[str]:
+    """The names of those trainable parameters that some task's logits depend on. See `Counts`."""
+    shapes = shapes_of(model)
+    _backward(shapes, image_size)
+    return {name for name, parameter in shapes.named_parameters() if parameter.grad is not None}
 
 
 def gmacs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, float]:

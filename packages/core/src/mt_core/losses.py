@@ -3,6 +3,9 @@
 Each takes logits (B, N, H, W) of any floating type and a target with void pixels, and returns a scalar of at least
 single precision, whatever autocast does around it. Shapes never depend on values, so a compiler traces them whole and
 the host never waits for the device.
+
+Where a batch is dealt out to several processes, each mean is over a part of it, and `mt_core.model.Objective` weighs
+the parts by their annotated pixels. Only what depends on the batch as a whole has to ask for it: the class balance.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .distributed import everywhere
 from .labels import IGNORE, DepthMap, NormalMap
 
 EDGE_WEIGHT = 0.95  # of the rare edge pixels; the others weigh 0.05 (ASTMT, MTLoRA)
@@ -30,7 +34,8 @@ def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
     logits (B, 1, H, W), target (B, 1, H, W) of 0 and 1, 255 void -> ()
     """
     valid = target != IGNORE
-    negatives = (valid & (target < 0.5)).sum() / valid.sum().clamp(min=1)
+    counts = everywhere(torch.stack([(valid & (target < 0.5)).sum(), valid.sum()]))  # of the batch, wherever it is
+    negatives = counts[0] / counts[1].clamp(min=1)
     return _weighted_bce(logits, target, negatives, 1 - negatives)
 
 

@@ -15,6 +15,7 @@ from .attachment import attach
 from .backbone import Encoder
 from .dataset import Batch
 from .decoder import Decoder
+from .distributed import everywhere, is_dealt_out, processes
 from .errors import ConfigError
 from .task import Task
 
@@ -133,14 +134,31 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, share: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the selected tasks on a batch, and each part of it, unweighted and detached.
 
+        Within `mt_core.distributed.together` the batch is a part of one that is dealt out to several processes: their
+        losses add up to the loss of the whole, and so do their parts.
+
         Args:
             batch: pictures and labels.
             share: the part of the regulariser that this pass counts, where a step takes several.
         """
+        terms, parts = self.terms(batch, share)
+        return torch.stack(list(terms.values())).sum(), parts
+
+    def terms(self, batch: Batch, share: float = 1.0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `forward`, with the weighted loss of each task, and the "penalty", instead of their sum."""
         logits = self.model(batch.images)
         losses = {name: self.model.tasks[name].loss(x, batch.labels[name]) for name, x in logits.items()}
-        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+        if is_dealt_out():
+            parts = self._parts_of_pixels(batch, list(losses))
+            losses = {name: part * loss for (name, loss), part in zip(losses.items(), parts, strict=True)}
+        terms = {name: self.weights[name] * loss for name, loss in losses.items()}
         if (penalty := self.model.penalty()) is not None:
-            losses["penalty"] = penalty
-            total = total + share * self.penalty_weight * penalty
-        return total, {name: loss.detach() for name, loss in losses.items()}
+            losses["penalty"] = penalty / processes()  # each has all of it
+            terms["penalty"] = share * self.penalty_weight * losses["penalty"]
+        return terms, {name: loss.detach() for name, loss in losses.items()}
+
+    def _parts_of_pixels(self, batch: Batch, names: Sequence[str]) -> Tensor:
+        """The part of each task's annotated pixels, of all processes, that this batch has: (K,)"""
+        counts = [self.model.tasks[name].label.valid(batch.labels[name]).sum() for name in names]
+        mine = torch.stack(counts).double()
+        return (mine / everywhere(mine).clamp(min=1)).float()

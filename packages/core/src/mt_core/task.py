@@ -31,7 +31,8 @@ class Task(ABC):
         kind: the name of the kind, as plugins register it.
         label: the type of its annotation.
         losses: name -> function (logits (B, N, H, W), target) -> scalar mean over the annotated pixels;
-            0 (with a gradient) where no pixel is.
+            0 (with a gradient) where no pixel is. A batch may be dealt out to several processes, and what is no plain
+            mean over it takes its sums with `mt_core.distributed.everywhere`.
         weight: its usual weight in the sum of losses (MTLoRA's, after Vandenhende et al.).
     """
 

@@ -18,6 +18,7 @@ class Verb:
             as plain values; without one, the words of the command line. It returns a `Result`.
         config: its config class in `mtrun.config`, where Hydra composes one.
         resumes: whether its defaults are those of the run that `checkpoint` names.
+        ranks: whether several processes can run it together.
         examples: command lines.
     """
 
@@ -25,6 +26,7 @@ class Verb:
     target: str
     config: str = ""
     resumes: bool = False
+    ranks: bool = False
     examples: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., Any]:
@@ -38,11 +40,13 @@ VERBS = {
         "train an adapter and its decoders (the default)",
         "mtrun.verbs.train:train",
         "TrainConfig",
+        ranks=True,
         examples=(
             "mtrun adapter=mtlora adapter.rank=16 backbone=swin_tiny dataset=nyud dataset.root=DIR",
             "mtrun experiment=demo",
             "mtrun --multirun adapter.rank=16,32 dataset=rooms",
             "mtrun resume=RUN trainer.max_steps=20000",
+            "mtrun engine=deepspeed engine.stage=2 launch.ranks=8 dataset=pascal dataset.root=DIR",
             "mtrun dry_run=true dataset=pascal dataset.root=DIR",
         ),
     ),
@@ -51,6 +55,7 @@ VERBS = {
         "mtrun.verbs.evaluate:evaluate",
         "EvalConfig",
         resumes=True,
+        ranks=True,
         examples=("mtrun eval checkpoint=RUN", "mtrun eval checkpoint=RUN dataset.root=DIR --json"),
     ),
     "predict": Verb(

@@ -26,8 +26,10 @@ from mt_core.model import MultiTaskModel, Objective
 from mt_core.tasks import Depth, Segmentation
 
 from .. import __version__
+from ..balancers.fixed import Fixed
 from ..config import TrainConfig
 from ..engine import ENGINES, Engine
+from ..ranks import ALONE
 from ..recipe import TrainerOptions
 from ..results import Result
 
@@ -135,7 +137,9 @@ def _step(device: torch.device) -> dict[str, Any]:
         model = MultiTaskModel(encoder, adapters[adapter](), decoder, tasks).to(device)
         before = {name: x.detach().clone() for name, x in model.named_parameters() if x.requires_grad}
         engine: Engine = ENGINES["torch"]()
-        engine.prepare(Objective(model, {}), TrainerOptions(), device)
+        balancer = Fixed()
+        balancer.start([task.name for task in tasks], 0, 1)
+        engine.prepare(Objective(model, {}), TrainerOptions(), device, ALONE, balancer)
         result = engine.step(1, [_batch(images)], 1e-3)
     moved = sum(not torch.equal(x, before[name]) for name, x in model.named_parameters() if name in before)
     if not moved:

@@ -5,34 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from itertools import count
+from functools import partial
+from itertools import count as counting
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mt_core.artefact import find, load_artefact
 from mt_core.augment import evaluation_transform
 from mt_core.dataset import Dataset, choose
 from mt_core.errors import ConfigError
 from mt_core.files import write_json
+from mt_core.model import MultiTaskModel
 from mt_core.protocols import protocol
 from mt_core.task import Task
 
 from ..config import EvalConfig
-from ..data import evaluation_batches
+from ..data import evaluated_pictures, evaluation_batches
 from ..display import evaluation_table
 from ..environment import environment
-from ..evaluation import directions
+from ..evaluation import directions, rounds_of
 from ..evaluation import evaluate as measure
 from ..job import chosen, device_of, select_tasks
 from ..json_values import plain_numbers
+from ..places import place
+from ..ranks import Ranks, joined
+from ..recipe import Precision
 from ..results import Result
 from ..runs import run_of
+from ..signals import shielded
+from ..stepping import autocast
 
 
 def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
-    """Measure a trained model on the validation split; written beside the run as eval-N.json."""
-    rules, options = protocol(config.protocol), config.trainer
-    artefact, device = find(Path(config.checkpoint)), device_of(options.device)
+    """Measure a trained model on the validation split; written beside the run as eval-N.json.
+
+    With several ranks, all of them run this; the main one alone writes and shows.
+    """
+    where, options = place(), config.trainer
+    device = device_of(options.device, where)
+    with joined(where, device, config.launch.timeout) as ranks, shielded():
+        result = _measured(config, device, ranks)
+    if not ranks.is_main:
+        return Result({}, lambda console: None)
+    return _written(result, None if config.dry_run else run_of(config.checkpoint))
+
+
+def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    rules, options, artefact = protocol(config.protocol), config.trainer, find(Path(config.checkpoint))
     dataset: Dataset = chosen("datasets", config.dataset)
     built = load_artefact(artefact, device, config.base_checkpoint)
     model = built.model
@@ -43,9 +64,18 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     samples = dataset.split("val", tasks)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
-    with closing(evaluation_batches(samples, transform, tasks, options, device)) as batches:
-        found = measure(model, batches, rules, device, options.precision)
-    result = {
+    count = evaluated_pictures(samples, options)
+    with closing(evaluation_batches(samples, transform, tasks, options, device, ranks)) as batches:
+        found = measure(
+            model,
+            batches,
+            rules,
+            device,
+            logits=partial(_logits, model, device, options.precision),
+            rounds=rounds_of(count, options.batch_size, ranks) if ranks.world > 1 else None,
+            ranks=ranks,
+        )
+    return {
         "checkpoint": str(artefact),
         "protocol": rules.name,
         "dataset": config.dataset["name"],
@@ -57,14 +87,20 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
         "seconds": time.perf_counter() - started,
         "environment": environment(device),
     }
-    run = None if config.dry_run else run_of(config.checkpoint)
-    return _written(result, run)
+
+
+@torch.no_grad()
+def _logits(
+    model: MultiTaskModel, device: torch.device, precision: Precision, images: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    with autocast(device, precision):
+        return model(images)  # type: ignore[no-any-return]
 
 
 def _written(result: dict[str, Any], run: Path | None) -> Result:
     """Write the result into the run's folder, where there is one."""
     value, table = plain_numbers(result), evaluation_table(result)
-    path = None if run is None else next(p for n in count(1) if not (p := run / f"eval-{n}.json").exists())
+    path = None if run is None else next(p for n in counting(1) if not (p := run / f"eval-{n}.json").exists())
     if path is not None:
         write_json(path, value)
 

@@ -12,9 +12,8 @@ from typing import Any
 from mt_core.discovery import KINDS, Registry, registry
 from mt_core.errors import ConfigError
 
-from ..balancers import BALANCERS
 from ..docs import Option, options_of
-from ..engine import ENGINES
+from ..own import OWN
 from ..results import Result
 
 USAGE = "mtrun plugins list | show NAME | show KIND NAME"
@@ -31,7 +30,7 @@ def plugins(words: Sequence[str]) -> Result:
 
 def registries() -> dict[str, Registry]:
     """Everything that can be chosen, by kind."""
-    return {**{kind: registry(kind) for kind in KINDS}, "engines": ENGINES, "balancers": BALANCERS}
+    return {**{kind: registry(kind) for kind in KINDS}, **{f"{group}s": names for group, names in OWN.items()}}
 
 
 def _list() -> Result:

@@ -23,7 +23,7 @@ from ..pictures import find_pictures, read_picture
 from ..predictions import encoding_of, encodings, write_colours
 from ..results import Result
 from ..runs import run_of
-from ..torch_engine import autocast
+from ..stepping import autocast
 
 log = logging.getLogger(__name__)
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mt_core.errors import ConfigError
+from mt_core.errors import ConfigError, MTError
 
 from ..config import TrainConfig
 from ..display import showing, training_table
-from ..job import Job, job_of
+from ..job import Job, device_of, job_of
 from ..json_values import plain_numbers
 from ..listeners import Hooks
 from ..lock import locked
+from ..places import place
 from ..planning import make_plan, needs_plan
 from ..plans import Plan
+from ..ranks import Ranks, joined
 from ..results import Result
 from ..resuming import differences, resumed_job, saved_of
 from ..runfolder import RunFolder
@@ -31,45 +33,85 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, plain: Mapping[str, Any]) -> Result:
-    """Train, into a new folder or on in that of `resume`; or, with `dry_run`, take one step and write nothing."""
+    """Train, into a new folder or on in that of `resume`; or, with `dry_run`, take one step and write nothing.
+
+    With several ranks, all of them run this; the main one alone writes and shows.
+    """
     if config.dry_run and config.resume is not None:
         raise ConfigError("dry_run=true and resume exclude each other: a dry run starts anew; leave one of them away")
-    if config.resume is not None:
-        return _resume(Path(config.resume), config, plain)
-    if config.dry_run:
-        return _dry_run(_planned(job_of(_shortened(config), plain))[0])
+    where = place()
+    job_of(config, plain).engine.refuse(config.trainer, 1 if where is None else where.world)
+    with joined(where, device_of(config.trainer.device, where), config.launch.timeout) as ranks:
+        if config.resume is not None:
+            return _resume(Path(config.resume), config, plain, ranks)
+        if config.dry_run:
+            return _dry_run(job_of(_shortened(config), plain), ranks)
+        return _begin(config, plain, ranks)
+
+
+def _begin(config: TrainConfig, plain: Mapping[str, Any], ranks: Ranks) -> Result:
+    """A new run. What cannot work fails before there is a folder."""
     refuse_taken(config.run_dir)
-    job, plan = _planned(job_of(config, plain))
-    training = Training(job)  # what cannot work fails here, before there is a folder
-    spec = job.spec
-    folder = claim(config.run_dir, f"{spec.adapter.name}-{spec.backbone.name}-{config.dataset['name']}")
-    with locked(folder):
-        run = RunFolder(folder, plain, States(folder / STATE, config.trainer.keep_states))
-        if plan is not None:
-            with writing(folder):
-                plan.save(folder)
+    job, plan = _planned(job_of(config, plain), ranks)
+    training = Training(job, ranks=ranks)
+    with ExitStack() as stack:
+        run, error = None, None
+        if ranks.is_main:
+            try:
+                run = _new_folder(training.job, plain, plan, stack)
+            except MTError as failure:
+                error = failure
+        ranks.agree(error)
         return _recorded(training, run)
 
 
-def _resume(folder: Path, config: TrainConfig, plain: Mapping[str, Any]) -> Result:
-    """Go on from the newest complete state of a run."""
+def _new_folder(job: Job, plain: Mapping[str, Any], plan: Plan | None, stack: ExitStack) -> RunFolder:
+    """The folder of a new run, locked as long as the stack is open."""
+    spec, config = job.spec, job.config
+    folder = claim(config.run_dir, f"{spec.adapter.name}-{spec.backbone.name}-{config.dataset['name']}")
+    stack.enter_context(locked(folder))
+    run = RunFolder(folder, plain, States(folder / STATE, config.trainer.keep_states))
+    if plan is not None:
+        with writing(folder):
+            plan.save(folder)
+    return run
+
+
+def _resume(folder: Path, config: TrainConfig, plain: Mapping[str, Any], ranks: Ranks) -> Result:
+    """Go on from the newest complete state of a run, which every rank reads."""
     before, after = config_to_resume(str(folder)), {**plain, "resume": None}
-    with locked(folder):
+    with ExitStack() as stack:
+        ranks.agree(_entered(stack, locked(folder)) if ranks.is_main else None)
         states = States(folder / STATE, config.trainer.keep_states)
         saved = saved_of(states.newest())
-        training = Training(resumed_job(config, plain, before, saved), saved)
+        training = Training(resumed_job(config, plain, before, saved), saved, ranks)
         done = saved.progress.step
         if done == training.steps and (folder / RESULT).is_file():
             more = f"the run has taken all of its {done} steps; trainer.max_steps=NUMBER takes it further"
             return _shown(training.result(), more, {"run_dir": str(folder), **read_result(folder)})
+        ranks.agree()  # everybody has read what the main rank is about to rewind
+        if not ranks.is_main:
+            return _recorded(training, None)
         run = RunFolder(folder, after, states)
         run.rewind(training.progress)
         changed = differences(before, after)
         return _recorded(training, run, f"resuming {folder} after step {done} of {training.steps}", *changed)
 
 
-def _recorded(training: Training, run: RunFolder, *lines: str) -> Result:
-    """Train, and record it in the run's folder; first of all these lines."""
+def _entered(stack: ExitStack, context: AbstractContextManager[Any]) -> MTError | None:
+    """Enter a context; the error, where it cannot be."""
+    try:
+        stack.enter_context(context)
+    except MTError as error:
+        return error
+    return None
+
+
+def _recorded(training: Training, run: RunFolder | None, *lines: str) -> Result:
+    """Train, and record it in the run's folder, on the main rank; first of all these lines."""
+    if run is None:
+        result = training.run([])
+        return Result({}, lambda console: None)
     with ExitStack() as stack:
         stack.enter_context(run.recording())
         for line in lines:
@@ -79,21 +121,31 @@ def _recorded(training: Training, run: RunFolder, *lines: str) -> Result:
     return _shown(result, f"the run is in {run.folder}")
 
 
-def _dry_run(job: Job) -> Result:
-    training = Training(job)
+def _dry_run(job: Job, ranks: Ranks) -> Result:
+    job, _ = _planned(job, ranks)
+    training = Training(job, ranks=ranks)
     with showing() as display:
-        result = {"run_dir": None, "dry_run": True, **training.run([display])}
+        listeners = [display] if ranks.is_main else []
+        result = {"run_dir": None, "dry_run": True, **training.run(listeners)}
     return _shown(result, "dry run: one step was taken, nothing was written")
 
 
-def _planned(job: Job) -> tuple[Job, Plan | None]:
-    """The job with a plan, and the plan where it was made now."""
+def _planned(job: Job, ranks: Ranks) -> tuple[Job, Plan | None]:
+    """The job with a plan, and the plan where it was made now, on the main rank."""
     if not needs_plan(job):
         return job, None
-    with showing() as display:
-        plan = make_plan(job, [display])
-    log.info("%s", plan.describe())
-    return replace(job, spec=replace(job.spec, plan=dict(plan.values))), plan
+    plans: list[Plan] = []
+
+    def make() -> dict[str, Any]:
+        with showing() as display:
+            plans.append(make_plan(job, [display]))
+        return dict(plans[0].values)
+
+    values = ranks.first_main("plan", make)
+    plan = plans[0] if plans else None
+    if plan is not None:
+        log.info("%s", plan.describe())
+    return replace(job, spec=replace(job.spec, plan=values)), plan
 
 
 def _shortened(config: TrainConfig) -> TrainConfig:
