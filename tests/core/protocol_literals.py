@@ -1,4 +1,4 @@
-"""The metrics of every protocol, literally: slow loops over pictures, pixels, classes and thresholds; and random data."""
+"""The metrics of every protocol, literally: slow loops over pictures, pixels, classes, thresholds; and random data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def batch(kind: str, size: int, seed: int, void: float = 0.25, absent: bool = Tr
     target = target.masked_fill(mask if target.ndim == 3 else mask.unsqueeze(1), task.label.void)
     prediction = task.predict(logits)
     if kind == "normals":  # near the label, so that every limit of the angle separates some
-        prediction = torch.nn.functional.normalize(target + 0.3 * prediction, dim=1)
+        prediction = torch.nn.functional.normalize(target + 0.8 * prediction, dim=1)
     if kind == "depth":
         prediction = (target + 0.3 * prediction).clamp(min=0)
     return prediction, target

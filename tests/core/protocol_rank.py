@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from mt_core.protocols import protocol
 
+
 def found(rank: int, world: int) -> dict[str, dict[str, float]]:
     """What all processes together find, by protocol, kind of task and deal."""
     results = {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from mt_core.errors import ConfigError
@@ -20,6 +21,15 @@ from mt_core.tasks import KINDS, Depth, HumanParts, Saliency, Segmentation
 from .protocol_literals import CASES, TASKS, batch, literal, measure
 
 BY_BATCHES = {("mtsam", "depth"), ("mtsam", "normals")}  # what is averaged over batches
+PUBLISHED = {
+    **{(rules, "depth"): ("abs_err", "rel_err") for rules in ("mtan", "mtsam")},
+    **{(rules, "segmentation"): ("miou", "pixel_accuracy") for rules in ("mtan", "mtsam")},
+    ("mtsam", "human_parts"): ("miou", "pixel_accuracy"),
+    **{
+        (rules, "normals"): ("mean_angle", "median_angle", "within_11_25", "within_22_5", "within_30")
+        for rules in ("mtan", "mtsam")
+    },
+}
 LOWER = {"rmse", "abs_err", "abs_rel", "rel_err", "rmse_log", "mean_angle", "median_angle", "rmse_angle"}
 every_case = pytest.mark.parametrize(("rules", "kind"), CASES)
 
@@ -156,7 +166,25 @@ def test_metrics_start_again_after_a_reset(rules: str, kind: str) -> None:
         assert metric.compute().item() == pytest.approx(expected[name], rel=0, nan_ok=True)
 
 
-# --- the particulars of the protocol
+def test_families_that_agree_after_the_first_batch_do_not_share() -> None:
+    class Count(TotalsMetric):
+        def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+            return target.new_tensor([len(target)])
+
+        def compute(self) -> Tensor:
+            return self.totals[0]
+
+    class Batches(Count):
+        def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
+            return target.new_tensor([1])
+
+    collection = MetricCollection({"pictures": Count("pictures", 1), "batches": Batches("batches", 1)})
+    for size in (1, 3):  # a batch of one picture: both count 1
+        collection.update(torch.zeros(size), torch.zeros(size))
+    assert collection.compute() == {"pictures": 4, "batches": 2}
+
+
+# --- the particulars of astmt
 
 
 def test_a_class_that_occurs_nowhere_counts_zero() -> None:
@@ -217,8 +245,8 @@ def test_sums_of_many_pixels_do_not_lose_small_errors() -> None:
 
 
 def test_an_unknown_protocol_lists_the_known_ones() -> None:
-    assert PROTOCOLS["astmt"] is protocol("astmt")
-    with pytest.raises(ConfigError, match="unknown protocol 'astm'; choose one of astmt"):
+    assert [PROTOCOLS[name].name for name in ("astmt", "mtan", "mtsam")] == list(PROTOCOLS)
+    with pytest.raises(ConfigError, match="unknown protocol 'astm'; choose one of astmt, mtan, mtsam"):
         protocol("astm")
 
 
@@ -228,11 +256,40 @@ def test_a_kind_that_the_protocol_does_not_know_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="task t: protocol astmt does not say how to measure the kind 'heat'"):
         protocol("astmt").metrics(Heat("t"))
+    with pytest.raises(ConfigError, match=r"mtan does not say .* 'saliency'; it knows segmentation, depth, norm"):
+        protocol("mtan").metrics(Saliency("saliency"))
 
 
-def test_names_of_metrics_can_name_modules() -> None:
-    for task in TASKS.values():
-        assert not any("." in name for name in protocol("astmt").metrics(task))
+@every_case
+def test_names_of_metrics_can_name_modules(rules: str, kind: str) -> None:
+    assert not any("." in name for name in protocol(rules).thorough().metrics(TASKS[kind]))
+
+
+@every_case
+def test_the_published_metrics_come_first(rules: str, kind: str) -> None:
+    names = protocol(rules).published(TASKS[kind])
+    assert names == tuple(protocol(rules).metrics(TASKS[kind]))[: len(names)]
+    assert names == PUBLISHED.get((rules, kind), names[:1])
+
+
+def test_a_protocol_says_where_a_run_departs_from_its_papers() -> None:
+    fine, coarse, depth = Segmentation("semseg", 40), Segmentation("semseg", 13), Depth("depth")
+    assert protocol("mtan").departures("nyuv2", [coarse, depth], (288, 384)) == []
+    assert protocol("mtan").departures("nyuv2", [fine, depth], (480, 640)) == [
+        "protocol mtan publishes 13 classes of semseg on nyuv2, this run has 40",
+        "protocol mtan publishes results at 288 x 384 on nyuv2, this run compares at 480 x 640",
+    ]
+    assert protocol("astmt").departures("nyuv2", [coarse, depth], (448, 448)) == [
+        "protocol astmt publishes 40 classes of semseg on nyuv2, this run has 13"
+    ]
+    assert protocol("mtsam").departures("pascal", [HumanParts("human_parts")], (1024, 1024)) == []
+    assert protocol("mtan").departures("mine", [fine], (1, 1)) == []
+
+
+@every_case
+def test_a_protocol_says_how_it_averages(rules: str, kind: str) -> None:
+    assert len(protocol(rules).kinds[kind].averaging) > 20
+    assert "" not in (protocol(rules).source, protocol(rules).resolution)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
@@ -248,4 +305,4 @@ def test_a_metric_without_sums_or_result_says_what_to_define() -> None:
 
 
 def test_metrics_are_torchmetrics() -> None:
-    assert all(isinstance(m, Metric) for task in TASKS.values() for m in protocol("astmt").metrics(task).values())
+    assert all(isinstance(m, Metric) for rules, kind in CASES for m in protocol(rules).metrics(TASKS[kind]).values())

@@ -19,7 +19,7 @@ from mt_core.model import Objective
 
 from .data import derived_seed, evaluation_batches, start_generators, training_batches
 from .environment import environment
-from .evaluation import directions, evaluate
+from .evaluation import departures_of, directions, evaluate
 from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
@@ -58,6 +58,7 @@ class Training:
         self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
         job.engine.prepare(self.objective, self.options, self.device)
         self.directions = directions(job.protocol, job.tasks)
+        self.departures = departures_of(job.protocol, job.config.dataset["name"], job.tasks, job.spec.image_size)
         self.listeners: list[Listener] = []
         if saved is not None:
             self._restore(saved)
@@ -93,6 +94,7 @@ class Training:
         progress, config = self.progress, self.job.config
         return {
             "protocol": self.job.protocol.name,
+            "departures": self.departures,
             "dataset": config.dataset["name"],
             "adapter": self.job.spec.adapter.name,
             "backbone": self.job.spec.backbone.name,

@@ -21,7 +21,7 @@ from ..config import EvalConfig
 from ..data import evaluation_batches
 from ..display import evaluation_table
 from ..environment import environment
-from ..evaluation import directions
+from ..evaluation import departures_of, directions
 from ..evaluation import evaluate as measure
 from ..job import chosen, device_of, select_tasks
 from ..json_values import plain_numbers
@@ -32,6 +32,7 @@ from ..runs import run_of
 def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     """Measure a trained model on the validation split; written beside the run as eval-N.json."""
     rules, options = protocol(config.protocol), config.trainer
+    rules = rules.thorough() if config.slow else rules
     artefact, device = find(Path(config.checkpoint)), device_of(options.device)
     dataset: Dataset = chosen("datasets", config.dataset)
     built = load_artefact(artefact, device, config.base_checkpoint)
@@ -40,6 +41,7 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     model.select(select_tasks(model.tasks, names if config.tasks is not None else None, str(artefact)))
     tasks = [model.tasks[name] for name in model.selected]
     _check(tasks, dataset, config, artefact)
+    departures = departures_of(rules, config.dataset["name"], tasks, built.spec.image_size)
     samples = dataset.split("val", tasks)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
@@ -48,6 +50,7 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     result = {
         "checkpoint": str(artefact),
         "protocol": rules.name,
+        "departures": departures,
         "dataset": config.dataset["name"],
         "backbone_init": "random" if built.random else "pretrained",
         "metrics": found.metrics,

@@ -54,7 +54,7 @@ def depth(task: Task) -> dict[str, Metric]:
 
 
 def normals(task: Task) -> dict[str, Metric]:
-    """Over all valid pixels of all pictures at once. MTLoRA prints `mean_angle` as rmse; `rmse_angle` is the true one."""
+    """Over all valid pixels of all pictures at once. MTLoRA prints `mean_angle` as rmse; `rmse_angle` is the true."""
     return {"mean_angle": MeanAngle(), "rmse_angle": RMSAngle(), **within()}
 
 

@@ -16,7 +16,7 @@ from .totals import TotalsMetric
 
 
 def middle(values: Tensor, valid: Tensor) -> Tensor:
-    """The median of the valid values, the mean of the two middle ones where their number is even; infinite of none: ()"""
+    """The median of the valid values, the mean of the two middle ones of an even number; infinite of none: ()"""
     ordered = torch.where(valid, values, torch.inf).flatten().sort().values
     count = valid.sum().clamp(min=1)
     places = torch.stack([(count - 1) // 2, count // 2])

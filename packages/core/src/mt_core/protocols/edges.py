@@ -1,9 +1,9 @@
 """The odsF of edges: thin the prediction, match it with the annotation up to a distance, take the best threshold.
 
 The measure of Martin, Fowlkes and Malik (TPAMI 2004) as used since: one threshold for the whole data set. Ours differs
-from the usual MATLAB code in these points, all in the direction of exactness: the matching is a true maximum matching
-(there, a sparse sample of the possible pairs), edges near the border are not weakened, the annotation is thinned as well,
-void pixels hold neither prediction nor annotation, and the best of 99 thresholds is taken as it is, not interpolated.
+from the usual MATLAB code in these points: the matching is a true maximum matching (there, of a sparse sample of the
+possible pairs), edges near the border are not weakened, the annotation is thinned as well, void pixels hold neither
+prediction nor annotation, and the best of 99 thresholds is taken as it is, not interpolated.
 Needs scipy and scikit-image; runs on the CPU.
 """
 
@@ -66,14 +66,15 @@ class EdgeMatches(TotalsMetric):
 
 
 class OdsF(EdgeMatches):
-    """Harmonic mean of precision and recall of matched edge pixels over all pictures at the best threshold, in percent."""
+    """Harmonic mean of precision and recall of matched edge pixels over all pictures, best threshold, in percent."""
 
 
 def suppress(probability: Array) -> Array:
     """Keep the crests: 0 where a neighbour across the edge is stronger. (H, W) -> (H, W)
 
-    The direction across is that in which the smoothed map bends down most (its Hessian's lower eigenvector); the
-    neighbours are one pixel away and interpolated. Equal neighbours are both kept: thinning decides.
+    The direction across is that in which the smoothed map bends most, up or down (the eigenvector of its Hessian whose
+    eigenvalue is the larger in size): down on a crest, up at its feet. The neighbours are one pixel away and
+    interpolated. Equal neighbours are both kept: thinning decides.
     """
     from scipy import ndimage
 
@@ -81,7 +82,7 @@ def suppress(probability: Array) -> Array:
     down, right = np.gradient(smooth)
     yy, xy = np.gradient(down)
     xx = np.gradient(right, axis=1)
-    across = 0.5 * np.arctan2(2 * xy, xx - yy) + math.pi / 2
+    across = 0.5 * np.arctan2(2 * xy, xx - yy) + np.where(xx + yy < 0, math.pi / 2, 0)
     step = np.stack([np.sin(across), np.cos(across)])
     place = np.indices(probability.shape, dtype=float)
     sides = [ndimage.map_coordinates(probability, place + sign * step, order=1, mode="nearest") for sign in (1, -1)]
@@ -137,9 +138,7 @@ def _numbered(values: Array, size: int) -> Array:
     return numbers
 
 
-def _picture(
-    probability: Array, truth: Array, valid: Array, tolerances: tuple[float, ...], thresholds: Array
-) -> Array:
+def _picture(probability: Array, truth: Array, valid: Array, tolerances: tuple[float, ...], thresholds: Array) -> Array:
     """The counts of one picture: (tolerances, 4, T)."""
     from skimage.morphology import skeletonize
 

@@ -20,7 +20,7 @@ BINS_PER_DEGREE = 4096
 
 
 class MedianAngle(Metric):
-    """Median angle to the annotated normal over all pixels, in degrees; the mean of the two middle ones if they are even.
+    """Median angle to the annotated normal over all pixels, in degrees; of an even number, the mean of the middle two.
 
     Exact (to single precision) for up to `KEPT` pixels; beyond, off by at most half a bin, 0.00013 degrees.
     Memory of a process: `KEPT` angles and 5.6 MiB of counts, however many pictures there are.

@@ -39,7 +39,7 @@ MTAN = Protocol(
         "segmentation": Measure(
             segmentation, 2, "one confusion matrix of all pictures; a class that occurs nowhere makes the mean NaN"
         ),
-        "depth": Measure(depth, 2, "means of batches weighted by valid pixels: all valid pixels of all pictures at once"),
+        "depth": Measure(depth, 2, "means of batches weighted by valid pixels: all valid pixels at once"),
         "normals": Measure(normals, 5, "all valid pixels of all pictures at once, the median too"),
     },
     settings={

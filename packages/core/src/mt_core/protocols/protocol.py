@@ -73,7 +73,7 @@ class Protocol:
         return self._measure(task).metrics(task)
 
     def thorough(self) -> Protocol:
-        """The same protocol with the slow metrics after the others; `metrics` raises ConfigError if they lack a library."""
+        """The same protocol with the slow metrics after the others; `metrics` raises ConfigError if a library lacks."""
         return replace(self, kinds={kind: _thorough(measure) for kind, measure in self.kinds.items()})
 
     def published(self, task: Task) -> tuple[str, ...]:

@@ -28,9 +28,9 @@ def check_shapes(metric: Metric, prediction: Tensor, target: Tensor) -> None:
 class TotalsMetric(Metric):
     """A metric that follows from sums; a family of metrics with the same `sums` shares them in a `MetricCollection`.
 
-    A collection joins metrics whose states have the same names and, after the first batch, the same values. Two families
-    may well agree after one batch (both find nothing in a picture without annotations), so the name of the state is the
-    family's own: different families never share.
+    A collection joins metrics whose states have the same names and, after the first batch, the same values. Two
+    families may well agree after one batch (both find nothing in a picture without annotations), so the name of the
+    state is the family's own: different families never share.
 
     Args:
         family: names the sums and everything they depend on, thresholds for instance.
