@@ -16,7 +16,7 @@ KINDS = [(name, kind) for name, rules in PROTOCOLS.items() for kind in rules.kin
 
 def rows(name: str, kind: str) -> str:
     """The cells with metrics of a kind in a protocol's table; a row without a kind goes on with the one above."""
-    table = PAGE.split(f"\n## {name}\n")[1].split("\n\n")[1]
+    table = PAGE.split(f"\n## {name}\n\n")[1].split("\n\n")[0]
     found, current = [], ""
     for line in table.splitlines():
         kinds, metrics, *_ = (cell.strip() for cell in line.strip("|").split("|"))

@@ -41,6 +41,8 @@ class EdgeMatches(TotalsMetric):
 
     higher_is_better = True
 
+    thresholds: Tensor
+
     def __init__(self, tolerances: tuple[float, ...], thresholds: Tensor, index: int) -> None:
         _need_libraries()
         shares = ", ".join(map(str, tolerances))
@@ -90,13 +92,21 @@ def suppress(probability: Array) -> Array:
     return kept
 
 
+def thin(mask: Array) -> Array:
+    """Lines of one pixel (Zhang and Suen, 1984): (H, W) -> (H, W) boolean."""
+    from skimage.morphology import skeletonize
+
+    lines: Array = skeletonize(mask)  # type: ignore[no-untyped-call]
+    return lines
+
+
 def pairs(predicted: Array, truth: Array, radius: float) -> tuple[Array, Array, Array]:
     """All pairs of a predicted and an annotated pixel within `radius` pixels of each other.
 
     predicted, truth: (H, W) boolean. Gives the numbers of the pixels in the picture, and the squared distances.
     """
     reach = math.floor(radius)
-    offsets = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1]).reshape(2, -1)
+    offsets: Array = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1) - reach
     squares = (offsets**2).sum(0)
     near = squares <= radius**2
     width = truth.shape[1] + 2 * reach
@@ -140,13 +150,11 @@ def _numbered(values: Array, size: int) -> Array:
 
 def _picture(probability: Array, truth: Array, valid: Array, tolerances: tuple[float, ...], thresholds: Array) -> Array:
     """The counts of one picture: (tolerances, 4, T)."""
-    from skimage.morphology import skeletonize
-
     counts = np.zeros((len(tolerances), 4, len(thresholds)))
     if not valid.any():
         return counts
     radii = np.array(tolerances) * math.hypot(*truth.shape)
-    truth = skeletonize(truth)
+    truth = thin(truth)
     counts[:, 2:] = np.array([truth.sum(), valid.sum()])[:, None]
     crests = np.where(valid, suppress(np.where(valid, probability, 0)), 0)
     one, other, squares = pairs(crests > thresholds[0], truth, float(radii.max()))
@@ -156,9 +164,9 @@ def _picture(probability: Array, truth: Array, valid: Array, tolerances: tuple[f
         if before is not None and np.array_equal(above, before):
             counts[:, :2, i] = counts[:, :2, i - 1]
             continue
-        before, thin = above, skeletonize(above)
-        counts[:, 1, i] = thin.sum()
-        predicted = thin.ravel()[one]
+        before, crest = above, thin(above)
+        counts[:, 1, i] = crest.sum()
+        predicted = crest.ravel()[one]
         for row, radius in zip(counts, radii, strict=True):
             chosen = predicted & (squares <= radius**2)
             row[0, i] = match(one[chosen], other[chosen], truth.size)
