@@ -14,8 +14,9 @@ from mt_core.artefact import load
 from mt_core.augment import evaluation_transform
 from mt_core.protocols import protocol
 from mt_core.task import Task
+from mt_core.tasks import Segmentation
 from mtrun.data import evaluation_batches
-from mtrun.evaluation import Evaluation, directions, evaluate
+from mtrun.evaluation import Evaluation, departures_of, directions, evaluate
 from mtrun.recipe import RunningOptions
 
 from .conftest import Mtrun
@@ -125,6 +126,26 @@ def test_every_metric_has_a_direction(trained: Path) -> None:
     found = directions(protocol("astmt"), load(trained).tasks.values())
     assert found["saliency"]["max_miou"] == "higher"
     assert found["normals"]["mean_angle"] == "lower"
+
+
+@pytest.mark.parametrize("name", ["mtan", "mtsam"])
+def test_a_model_is_measured_by_another_protocol(mtrun: Mtrun, trained: Path, name: str) -> None:
+    outcome = mtrun(
+        "eval", f"checkpoint={trained}", f"protocol={name}", "tasks=[semseg,depth,normals]", "slow=true",
+        "dry_run=true", "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert (found["protocol"], found["departures"]) == (name, [])
+    assert list(found["metrics"]["depth"])[:2] == ["abs_err", "rel_err"]
+    assert list(found["metrics"]["normals"])[:2] == ["mean_angle", "median_angle"]
+    assert found["directions"]["normals"]["within_11_25"] == "higher"
+
+
+def test_a_departure_from_the_papers_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    found = departures_of(protocol("mtan"), "nyuv2", [Segmentation("semseg", 40)], (288, 384))
+    assert found == ["protocol mtan publishes 13 classes of semseg on nyuv2, this run has 40"]
+    assert f"{found[0]}; the numbers are not comparable" in caplog.text
 
 
 @pytest.mark.parametrize(("adapter", "rank", "trainable"), [("mtlora", 16, 4_953_146), ("mtlora_plus", 4, 2_573_114)])

@@ -257,7 +257,7 @@ def test_an_average_may_begin_when_a_run_goes_on(mtrun: Mtrun, short: Path) -> N
         (("loss.names.depth=log_l1",), 2, "loss"),
         (("seed=1",), 2, "seed cannot change when a run goes on: it was 0, it would be 1"),
         (("dataset=rooms",), 2, "dataset cannot change"),
-        (("protocol=mtan",), 2, "unknown protocol 'mtan'"),
+        (("protocol=mtan",), 2, "protocol mtan does not say how to measure the kind 'saliency'"),
         (("image_size=[64,64]",), 2, "image_size cannot change"),
         (("run_dir=other",), 2, "with resume: a run goes on in its own folder; copy it beforehand"),
         (("dataset.count=7",), 2, "the training split has 7 pictures, it had 6 when the run was saved"),

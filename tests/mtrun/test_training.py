@@ -53,6 +53,7 @@ def test_the_total_is_the_weighted_sum_of_the_losses(trained: Path) -> None:
 def test_the_result_says_what_it_was_measured_with(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     assert (result["protocol"], result["dataset"], result["steps"], result["seed"]) == ("astmt", "toy", 4, 0)
+    assert result["departures"] == []
     assert result["backbone_init"] == "random"
     assert result["directions"]["depth"]["rmse"] == "lower"
     assert result["directions"]["semseg"]["miou"] == "higher"

@@ -68,7 +68,7 @@ class TrainConfig(Config):
         balancer: weighs the tasks' losses or gradients against each other, beyond loss.weights.
         tasks: which tasks, NAME or NAME:CHANNELS, in order; null: all that the data set has.
         image_size: [height, width] of the network's input; null: as is usual for the data set.
-        protocol: how results are measured.
+        protocol: how results are measured: astmt, mtan or mtsam.
         seed: of everything random.
         run_dir: where the run is written; must not hold one yet; null: runs/ADAPTER-BACKBONE-DATASET-TIME.
         resume: the folder of a run whose configuration stands in for the defaults; train goes on with it, in that
@@ -134,7 +134,8 @@ class EvalConfig(Config):
         base_checkpoint: the file of the backbone's pretrained weights, where it is no longer where it was.
         dataset: the pictures; those of the run unless given. Its options are dataset.X.
         tasks: which of the model's tasks; null: all.
-        protocol: how results are measured.
+        protocol: how results are measured: astmt, mtan or mtsam.
+        slow: measure also what takes seconds per picture: the odsF of edges.
         dry_run: write nothing.
     """
 
@@ -143,6 +144,7 @@ class EvalConfig(Config):
     dataset: Any = CHOSEN
     tasks: list[str] | None = None
     protocol: str = "astmt"
+    slow: bool = False
     dry_run: bool = False
     trainer: RunningOptions = field(default_factory=RunningOptions)
     launch: LaunchOptions = field(default_factory=LaunchOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from mt_core.protocols import Protocol
 from mt_core.task import Task
 
 from .ranks import ALONE, Ranks, attempt
+
+log = logging.getLogger(__name__)
 
 Scores = dict[str, dict[str, float]]  # by task, by name of the metric
 Logits = Callable[[Tensor], dict[str, Tensor]]  # of pictures (B, 3, H, W), without gradients
@@ -72,6 +75,14 @@ def directions(protocol: Protocol, tasks: Iterable[Task]) -> dict[str, dict[str,
         }
         for task in tasks
     }
+
+
+def departures_of(protocol: Protocol, dataset: str, tasks: Iterable[Task], size: tuple[int, int]) -> list[str]:
+    """Where a run is not as the protocol's papers have it; each said once in the log."""
+    found = protocol.departures(dataset, tasks, size)
+    for sentence in found:
+        log.warning("%s; the numbers are not comparable with the papers'", sentence)
+    return found
 
 
 def evaluate(

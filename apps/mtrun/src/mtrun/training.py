@@ -20,7 +20,7 @@ from mt_core.model import Objective
 from .balancing import refuse, split_parameters
 from .data import derived_seed, evaluated_pictures, evaluation_batches, start_generators, training_batches
 from .environment import environment
-from .evaluation import directions, evaluate, rounds_of
+from .evaluation import departures_of, directions, evaluate, rounds_of
 from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
@@ -64,6 +64,7 @@ class Training:
         self._balance()
         job.engine.prepare(self.objective, self.options, self.device, ranks, job.balancer)
         self.directions = directions(job.protocol, job.tasks)
+        self.departures = departures_of(job.protocol, job.config.dataset["name"], job.tasks, job.spec.image_size)
         self.listeners: list[Listener] = []
         if saved is not None:
             self._restore(saved)
@@ -97,6 +98,7 @@ class Training:
         progress, config = self.progress, self.job.config
         return {
             "protocol": self.job.protocol.name,
+            "departures": self.departures,
             "dataset": config.dataset["name"],
             "adapter": self.job.spec.adapter.name,
             "backbone": self.job.spec.backbone.name,

@@ -25,7 +25,7 @@ from ..config import EvalConfig
 from ..data import evaluated_pictures, evaluation_batches
 from ..display import evaluation_table
 from ..environment import environment
-from ..evaluation import directions, rounds_of
+from ..evaluation import departures_of, directions, rounds_of
 from ..evaluation import evaluate as measure
 from ..job import chosen, device_of, select_tasks
 from ..json_values import plain_numbers
@@ -54,6 +54,7 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
 
 def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[str, Any]:
     rules, options, artefact = protocol(config.protocol), config.trainer, find(Path(config.checkpoint))
+    rules = rules.thorough() if config.slow else rules
     dataset: Dataset = chosen("datasets", config.dataset)
     built = load_artefact(artefact, device, config.base_checkpoint)
     model = built.model
@@ -61,6 +62,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
     model.select(select_tasks(model.tasks, names if config.tasks is not None else None, str(artefact)))
     tasks = [model.tasks[name] for name in model.selected]
     _check(tasks, dataset, config, artefact)
+    departures = departures_of(rules, config.dataset["name"], tasks, built.spec.image_size)
     samples = dataset.split("val", tasks)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
@@ -78,6 +80,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
     return {
         "checkpoint": str(artefact),
         "protocol": rules.name,
+        "departures": departures,
         "dataset": config.dataset["name"],
         "backbone_init": "random" if built.random else "pretrained",
         "metrics": found.metrics,

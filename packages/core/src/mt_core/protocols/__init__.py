@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from torchmetrics import Metric
-
 from ..errors import ConfigError
-from ..task import Task
-from . import astmt
+from .astmt import ASTMT
+from .mtan import MTAN
+from .mtsam import MTSAM
+from .protocol import Measure, Protocol, Setting
 
-__all__ = ["PROTOCOLS", "Protocol", "protocol"]
+__all__ = ["PROTOCOLS", "Measure", "Protocol", "Setting", "protocol"]
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """How predictions are measured.
-
-    Attributes:
-        name: what stands on every result.
-        resolution: where predictions and labels are compared, in words.
-        kinds: by kind of task, the function that makes its metrics, by name; the first one is what papers print first.
-    """
-
-    name: str
-    resolution: str
-    kinds: Mapping[str, Callable[[Task], dict[str, Metric]]]
-
-    def metrics(self, task: Task) -> dict[str, Metric]:
-        """New metrics of a task, by name. `update(prediction, target)` takes what `Task.predict` gives and a label.
-
-        Metrics of one task share their sums: in a `torchmetrics.MetricCollection` these are gathered only once.
-
-        Raises:
-            ConfigError: if the protocol does not say how to measure this kind of task.
-        """
-        if task.kind not in self.kinds:
-            raise ConfigError(
-                f"task {task.name}: protocol {self.name} does not say how to measure the kind {task.kind!r}; "
-                f"it knows {', '.join(self.kinds)}; leave the task out or choose another protocol"
-            )
-        return self.kinds[task.kind](task)
-
-
-PROTOCOLS: dict[str, Protocol] = {"astmt": Protocol("astmt", astmt.RESOLUTION, astmt.KINDS)}
+PROTOCOLS: dict[str, Protocol] = {rules.name: rules for rules in (ASTMT, MTAN, MTSAM)}
 
 
 def protocol(name: str) -> Protocol:

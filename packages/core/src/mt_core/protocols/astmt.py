@@ -5,20 +5,21 @@ Shares are percent, angles degrees, depths metres. Where nothing at all was anno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torchmetrics import Metric
 
 from ..task import Task
 from .binary import MaxF, MaxIoU, MaxPixelF
 from .classes import MeanIoU, PixelAccuracy
-from .geometry import AbsRel, DeltaShare, DepthRMSE, MeanAngle, RMSAngle, WithinAngle
-
-RESOLUTION = "model input"
+from .edges import OdsF
+from .geometry import AbsError, AbsRel, DepthRMSE, MeanAngle, RMSAngle
+from .measures import depth_shares, within
+from .protocol import Measure, Protocol, Setting
 
 SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15, dtype=torch.float64)
 EDGE_THRESHOLDS = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+# of the diagonal: 0.0075 on PASCAL-Context, after BSDS; on NYUD sources use either
+EDGE_TOLERANCES = (0.0075, 0.011)
 
 
 def segmentation(task: Task) -> dict[str, Metric]:
@@ -39,27 +40,41 @@ def edges(task: Task) -> dict[str, Metric]:
     return {"max_pixel_f": MaxPixelF(EDGE_THRESHOLDS)}
 
 
-def depth(task: Task) -> dict[str, Metric]:
-    """Over all valid pixels of all pictures at once."""
-    return {"rmse": DepthRMSE(), "abs_rel": AbsRel(), "delta1": DeltaShare()}
-
-
-def normals(task: Task) -> dict[str, Metric]:
-    """Over all valid pixels of all pictures at once. MTLoRA prints `mean_angle` as rmse."""
+def matched_edges(task: Task) -> dict[str, Metric]:
+    """The odsF at each tolerance that sources use; the name says which: ods_f_0_0075, ods_f_0_011."""
     return {
-        "mean_angle": MeanAngle(),
-        "rmse_angle": RMSAngle(),
-        "within_11_25": WithinAngle(11.25),
-        "within_22_5": WithinAngle(22.5),
-        "within_30": WithinAngle(30.0),
+        f"ods_f_{str(share).replace('.', '_')}": OdsF(EDGE_TOLERANCES, EDGE_THRESHOLDS, i)
+        for i, share in enumerate(EDGE_TOLERANCES)
     }
 
 
-KINDS: Mapping[str, Callable[[Task], dict[str, Metric]]] = {
-    "segmentation": segmentation,
-    "human_parts": segmentation,
-    "saliency": saliency,
-    "edges": edges,
-    "depth": depth,
-    "normals": normals,
-}
+def depth(task: Task) -> dict[str, Metric]:
+    """Over all valid pixels of all pictures at once."""
+    return {"rmse": DepthRMSE(), "abs_err": AbsError(), "abs_rel": AbsRel(), **depth_shares()}
+
+
+def normals(task: Task) -> dict[str, Metric]:
+    """Over all valid pixels of all pictures at once. MTLoRA prints `mean_angle` as rmse; `rmse_angle` is the true."""
+    return {"mean_angle": MeanAngle(), "rmse_angle": RMSAngle(), **within()}
+
+
+_CLASSES = Measure(segmentation, 1, "one confusion matrix of all pictures; a class that occurs nowhere counts 0")
+
+ASTMT = Protocol(
+    name="astmt",
+    source="ASTMT (Maninis et al., CVPR 2019); MTLoRA, TGLoRA, VMT-Adapter, Polyhistor",
+    resolution="model input",
+    kinds={
+        "segmentation": _CLASSES,
+        "human_parts": _CLASSES,
+        "saliency": Measure(saliency, 1, "mean over pictures at each threshold, then the best threshold"),
+        "edges": Measure(edges, 1, "all pixels of all pictures at each threshold, then the best", matched_edges),
+        "depth": Measure(depth, 1, "all valid pixels of all pictures at once"),
+        "normals": Measure(normals, 1, "all valid pixels of all pictures at once"),
+    },
+    settings={
+        "nyuv2": Setting({"segmentation": 40}),
+        "nyud": Setting({"segmentation": 40}),
+        "pascal": Setting({"segmentation": 21, "human_parts": 7}),
+    },
+)

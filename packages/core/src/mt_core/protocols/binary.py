@@ -12,6 +12,11 @@ from ..labels import BinaryMap
 from .totals import TotalsMetric
 
 
+def named(family: str, thresholds: Tensor) -> str:
+    """The name of a family of metrics at these thresholds, and at no others."""
+    return f"{family} at {', '.join(f'{x:g}' for x in thresholds.tolist())}"
+
+
 def count_hits(probability: Tensor, target: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """True positives, false positives and false negatives of each picture at each of T ascending thresholds.
 
@@ -39,7 +44,7 @@ class PictureScores(TotalsMetric):
     thresholds: Tensor
 
     def __init__(self, thresholds: Tensor) -> None:
-        super().__init__(4, len(thresholds))
+        super().__init__(named("picture_scores", thresholds), 4, len(thresholds))
         self.register_buffer("thresholds", thresholds, persistent=False)
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ class MaxPixelF(TotalsMetric):
     thresholds: Tensor
 
     def __init__(self, thresholds: Tensor) -> None:
-        super().__init__(4, len(thresholds))
+        super().__init__(named("pixel_hits", thresholds), 4, len(thresholds))
         self.register_buffer("thresholds", thresholds, persistent=False)
 
     def sums(self, prediction: Tensor, target: Tensor) -> Tensor:
