@@ -17,6 +17,7 @@ from mt_core.dataset import Batch, Samples
 from mt_core.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
 from mt_core.model import Objective
 
+from .costs import Meter
 from .data import derived_seed, evaluation_batches, start_generators, training_batches
 from .environment import environment
 from .evaluation import directions, evaluate
@@ -54,6 +55,7 @@ class Training:
         self.steps = step_count(self.options, len(self.train_split), self.progress)
         self.built = build(job.spec, self.device)
         self.counts = count_parameters(self.built.model, job.spec.image_size)
+        self.meter = Meter(self.built.model, self.counts, job.spec.image_size, self.device)
         loss = job.config.loss
         self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
         job.engine.prepare(self.objective, self.options, self.device)
@@ -101,6 +103,7 @@ class Training:
             "base_sha256": self.built.base,
             "tasks": {task.name: task.channels for task in self.job.tasks},
             "image_size": list(self.job.spec.image_size),
+            "images": None if progress.last is None else progress.last.images,
             "metrics": {
                 name: None if found is None else found.metrics
                 for name, found in (("before", progress.before), ("final", progress.last), ("best", progress.best))
@@ -114,6 +117,7 @@ class Training:
                 "total": self.counts.total,
                 "groups": {name: asdict(count) for name, count in self.counts.groups.items()},
             },
+            **self.meter.result(),
             "seed": config.seed,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
@@ -162,6 +166,7 @@ class Training:
             self._skip(error)
             result = None
         took, pictures = time.perf_counter() - started, sum(len(batch.ids) for batch in group)
+        self.meter.step(took)
         progress = self.progress
         progress.step, progress.position, progress.seconds = step, progress.position + pictures, progress.seconds + took
         if result is None:
