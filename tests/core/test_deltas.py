@@ -50,12 +50,13 @@ def test_nothing_is_left_out_of_a_mean_silently() -> None:
         delta_m({}, BASE, WAYS)
 
 
-def test_delta_b_counts_what_papers_print() -> None:
+def test_delta_b_counts_what_the_papers_of_a_protocol_print() -> None:
     scores = {
         "normals": {"mean_angle": 1.0, "rmse_angle": 2.0, "within_30": 3.0},
         "edges": {"ods_f": 4.0, "ois_f": 5.0},
     }
-    assert counted(scores) == {"normals": {"mean_angle": 1.0, "within_30": 3.0}, "edges": {"ods_f": 4.0}}
+    assert counted(scores, "mtsam") == {"normals": {"mean_angle": 1.0, "within_30": 3.0}, "edges": {"ods_f": 4.0}}
+    assert counted(scores, "astmt") == {"normals": {"mean_angle": 1.0}, "edges": {"ods_f": 4.0}}
 
 
 numbers = st.floats(0.01, 1000)

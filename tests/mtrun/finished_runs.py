@@ -76,9 +76,9 @@ def only(task: str, **metrics: float) -> dict[str, Any]:
     }
 
 
-def single(folder: Path, task: str, seed: int = 0, **metrics: float) -> Path:
+def single(folder: Path, task: str, seed: int = 0, protocol: str = "astmt", **metrics: float) -> Path:
     """Write a run of one task."""
-    run = finished(folder, {"adapter": {"name": "full"}, "tasks": [task]}, adapter="full", seed=seed)
+    run = finished(folder, {"adapter": {"name": "full"}, "tasks": [task]}, adapter="full", seed=seed, protocol=protocol)
     found = {**json.loads((run / "result.json").read_text()), **only(task, **metrics)}
     (run / "result.json").write_text(json.dumps(found))
     return run

@@ -193,7 +193,7 @@ def test_nothing_from_a_run_can_act(tmp_path: Path, mtrun: Mtrun) -> None:
     assert not {"script", "b<", "link"} & set(page.seen)
     assert "\x1b" not in text.replace(EVIL, "")
     assert "&lt;script&gt;alert(1)" in text
-    assert "<script" not in Path("out/comparison.md").read_text()
+    assert not re.search(r"(?<!\\)[<`|]script", Path("out/comparison.md").read_text())
     cells = [cell for line in csv.reader(io.StringIO(Path("out/comparison.csv").read_text())) for cell in line]
     assert not any(cell.startswith(("=", "@", "+")) for cell in cells)
 

@@ -16,11 +16,13 @@ from .errors import ConfigError
 Scores = Mapping[str, Mapping[str, float]]  # by task, by name of the metric; the first of a task is its main one
 Directions = Mapping[str, Mapping[str, str]]  # the same names -> "higher" or "lower", whichever is better
 
-# What the papers of a protocol print, where that is more than a task's first metric: Delta_b is a mean over these.
-COUNTED = (
+_PRINTED = (
     "miou", "pixel_accuracy", "abs_err", "rel_err", "mean_angle", "median_angle",
     "within_11_25", "within_22_5", "within_30",
 )  # fmt: skip
+
+# By protocol, what its papers print of a task where that is more than the first metric: Delta_b is a mean over these.
+COUNTED: Mapping[str, tuple[str, ...]] = {"mtan": _PRINTED, "mtsam": _PRINTED}
 
 
 def relative_change(value: float, baseline: float, direction: str) -> float:
@@ -68,9 +70,10 @@ def delta_b(scores: Scores, baseline: Scores, directions: Directions) -> float:
     )
 
 
-def counted(scores: Scores) -> dict[str, dict[str, float]]:
-    """Of each task, the metrics that Delta_b counts: those of `COUNTED`, or the first where it has none of them."""
-    kept = {task: {name: value for name, value in found.items() if name in COUNTED} for task, found in scores.items()}
+def counted(scores: Scores, protocol: str) -> dict[str, dict[str, float]]:
+    """Of each task, the metrics that Delta_b counts: what the protocol's papers print, which for most is the first."""
+    names = COUNTED.get(protocol, ())
+    kept = {task: {name: value for name, value in found.items() if name in names} for task, found in scores.items()}
     return {task: found or dict(list(scores[task].items())[:1]) for task, found in kept.items()}
 
 

@@ -131,6 +131,7 @@ def _read(run: Finished, table: Table, pictures: int) -> Batch:
 def _predict(row: Row, batch: Batch, weights: str, notes: list[str]) -> _Seen | None:
     device, size = device_of("auto"), tuple(batch.images.shape[-2:])
     seen = _Seen(row.name, {}, {})
+    log.info("pictures of %s", row.name)
     for run in row.members[0].runs:
         try:
             built = load_artefact(_artefact(run.folder, weights), device)
@@ -140,7 +141,6 @@ def _predict(row: Row, batch: Batch, weights: str, notes: list[str]) -> _Seen | 
         if tuple(built.spec.image_size) != size:
             notes.append(f"No predictions of {row.name}: its artefact takes pictures of another size.")
             continue
-        log.info("pictures of %s", row.name)
         for name, values in _values(built, batch, device).items():
             if name in batch.labels:
                 seen.values[name], seen.tasks[name] = values, built.model.tasks[name]

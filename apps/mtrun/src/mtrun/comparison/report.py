@@ -16,13 +16,14 @@ from mt_core.deltas import relative_change
 
 from .. import __version__
 from . import cells, charts
-from .finished import Scores
+from .finished import Scores, clean
 from .gallery import RAMP, VOID, Gallery, Strip
 from .rows import Row
 from .tables import Comparison, Table
 from .text import heading
 
 SHOWN = 256  # pixels, the width of a picture in the file
+LONGEST_NOTE = 10_000  # letters
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -33,12 +34,13 @@ def html(comparison: Comparison, galleries: Sequence[Gallery], title: str, notes
         galleries: one per table.
         notes: paragraphs of plain text below the title.
     """
+    title = clean(title)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{_style()}</style></head><body><header><h1>{escape(title)}</h1>",
-        *(f'<p class="lead">{escape(note)}</p>' for note in notes),
+        *(f'<p class="lead">{escape(clean(note, LONGEST_NOTE))}</p>' for note in notes),
         "</header><main>",
     ]
     for number, found in enumerate(galleries, 1):
@@ -291,8 +293,8 @@ def _style() -> str:
 def _footer() -> str:
     lines = [
         f"{cells.DELTA_M}: mean over the tasks of the signed relative change of each task's main (first) metric; "
-        f"{cells.DELTA_B}: the same, each task being the mean over the metrics that papers print. Gains are over all "
-        "tasks of a table, positive where a row is better than the baseline.",
+        f"{cells.DELTA_B}: the same, each task being the mean over the metrics that the protocol's papers print (shown "
+        "where that differs). Gains are over all tasks of a table, positive where a row is better than the baseline.",
         "trainable: parameters that are trained; live: those of them that some task's output depends on; MiB: the "
         "trainable ones in float32 (2^20 bytes).",
         f"GMACs of a prediction of all tasks for one picture, {CONVENTION}.",

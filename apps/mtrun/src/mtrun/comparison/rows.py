@@ -131,7 +131,7 @@ def rows_of(runs: Sequence[Finished], names: Mapping[str, str]) -> list[Row]:
     parts = list(groups.values())
     for part in parts:
         _refuse_twice(part)
-    labels = _labels([part[0] for part in parts])
+    labels = _labels(parts)
     return [_row(part, _given(part, names) or label) for part, label in zip(parts, labels, strict=True)]
 
 
@@ -220,22 +220,29 @@ def _given(part: Sequence[Finished], names: Mapping[str, str]) -> str:
     return next((name for name in found if name), "")
 
 
-def _labels(firsts: Sequence[Finished]) -> list[str]:
+def _labels(parts: Sequence[Sequence[Finished]]) -> list[str]:
     """A name for each row: its adapter, and the options in which it differs from others of the same adapter."""
     labels = []
-    for run in firsts:
-        others = [other.config for other in firsts if other.adapter == run.adapter and other.config]
-        differing = [
-            key
-            for key in run.config
-            if key not in OUTSIDE and any(other.get(key) != run.config[key] for other in others)
-        ]
-        if _is_single(run) and all(_is_single(other) for other in firsts if other.adapter == run.adapter):
-            differing = [key for key in differing if key != "tasks"]
-        shown = [f"{key.removeprefix('adapter.')}={_short(run.config[key])}" for key in differing]
+    for part in parts:
+        run = part[0]
+        others = [other[0].config for other in parts if other[0].adapter == run.adapter and other[0].config]
+        differing = [key for key in run.config if any(other.get(key) != run.config[key] for other in others)]
+        has_all = run.config.get("tasks") is None or not _is_whole(part)
+        left_out = OUTSIDE | {"tasks"} if has_all else OUTSIDE
+        told = [key for key in differing if key not in left_out]
+        shown = [f"{key.removeprefix('adapter.')}={_short(run.config[key])}" for key in told]
         labels.append(", ".join([run.adapter or run.folder.name, *shown[:MOST_OPTIONS]]))
-    twice = {label for label, count in Counter(labels).items() if count > 1}
-    return [f"{name} ({run.folder.name})" if name in twice else name for name, run in zip(labels, firsts, strict=True)]
+    kinds = [_is_whole(part) for part in parts]
+    twice = {key for key, count in Counter(zip(labels, kinds, strict=True)).items() if count > 1}
+    return [
+        f"{name} ({part[0].folder.name})" if (name, kind) in twice else name
+        for name, kind, part in zip(labels, kinds, parts, strict=True)
+    ]
+
+
+def _is_whole(part: Sequence[Finished]) -> bool:
+    """Whether each run of a row has all tasks of the row."""
+    return len(part[0].scores) == len({task for run in part for task in run.scores})
 
 
 def _short(value: Any) -> str:

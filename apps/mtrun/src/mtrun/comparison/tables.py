@@ -253,7 +253,12 @@ def _with_deltas(table: Table, name: str, baseline: Scores) -> Table:
         note = f"No overall gain: the baseline {name} has no task {', '.join(sorted(missing))}."
         return replace(table, baseline=name, notes=(*table.notes, note))
     rows = [
-        replace(row, **{key: _gain(row, table, baseline, key) for key in ("delta_m", "delta_b")}) for row in table.rows
+        replace(
+            row,
+            delta_m=_gain(row, table, baseline, "delta_m"),
+            delta_b=_gain(row, table, baseline, "delta_b"),
+        )
+        for row in table.rows
     ]
     return replace(table, rows=tuple(rows), baseline=name)
 
@@ -272,7 +277,7 @@ def _delta(scores: Scores, table: Table, baseline: Scores, key: str) -> float:
     ordered = {task: {k: scores[task][k] for k in table.metrics[task] if k in scores[task]} for task in table.tasks}
     both = {
         task: {name: value for name, value in found.items() if name in baseline[task]}
-        for task, found in (ordered if key == "delta_m" else counted(ordered)).items()
+        for task, found in (ordered if key == "delta_m" else counted(ordered, table.protocol)).items()
     }
     if not all(both.values()):
         return math.nan
