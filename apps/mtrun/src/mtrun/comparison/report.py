@@ -16,7 +16,7 @@ from mt_core.deltas import relative_change
 
 from .. import __version__
 from . import cells, charts
-from .finished import Scores, clean
+from .finished import clean
 from .gallery import RAMP, VOID, Gallery, Strip
 from .rows import Row
 from .tables import Comparison, Table
@@ -65,19 +65,13 @@ def pareto_charts(table: Table) -> list[str]:
 
 def bar_charts(table: Table) -> dict[str, str]:
     """For each task a chart with a bar per row, of its main metric."""
-    baseline = baseline_scores(table)
     found = {}
     for task, name, way in cells.main_metrics(table):
         marks = [m for row in table.rows if math.isfinite((m := _metric_mark(row, task, name)).y)]
-        reference = baseline.get(task, {}).get(name, math.nan)
+        reference = table.reference.get(task, {}).get(name, math.nan)
         if marks:
             found[task] = charts.bars(marks, f"{task}: {name} {cells.ARROWS[way]}", reference)
     return found
-
-
-def baseline_scores(table: Table) -> Scores:
-    """The means of the rows that are the baseline; empty where it is no row of the table."""
-    return {task: found for row in table.rows if row.is_baseline for task, found in row.scores.items()}
 
 
 def _section(comparison: Comparison, number: int, gallery: Gallery) -> Iterator[str]:
@@ -148,7 +142,7 @@ def _charts(table: Table) -> Iterator[str]:
         kind = "wide" if len(found) == 1 else "charts"
         yield f'<div class="{kind}">{"".join(found)}</div>'
     if bars:
-        line = "; dashed line: the baseline" if baseline_scores(table) else ""
+        line = "; dashed line: the baseline" if table.reference else ""
         yield f'<h3>Task by task</h3><p class="legend">The main metric of each task{line}.</p>'
         yield f'<div class="charts">{"".join(_task(table, task, svg) for task, svg in bars.items())}</div>'
 
@@ -218,7 +212,7 @@ def _row(row: Row, values: str, short: bool = False) -> str:
 
 def _values(row: Row, table: Table, metrics: Sequence[tuple[str, str, str]]) -> str:
     """Metrics with their change relative to the baseline; the best that was measured is bold."""
-    baseline, values = baseline_scores(table), []
+    baseline, values = table.reference, []
     for task, name, way in metrics:
         found = row.metric(task, name)
         change = relative_change(found.mean, baseline.get(task, {}).get(name, math.nan), way)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mt_core.deltas import counted, delta_b, delta_m
@@ -25,6 +25,7 @@ class Table:
         tasks: channels by task, of all rows.
         metrics: the names of each task's metrics, the main one first, with their direction.
         baseline: what the gains of the rows are relative to; empty without gains.
+        reference: its metrics.
         notes: what holds for the whole table.
     """
 
@@ -36,6 +37,7 @@ class Table:
     metrics: Mapping[str, Mapping[str, str]]
     rows: tuple[Row, ...]
     baseline: str = ""
+    reference: Scores = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -251,7 +253,7 @@ def _with_deltas(table: Table, name: str, baseline: Scores) -> Table:
     """Gains over all tasks of the table: a row or a baseline that lacks one has none."""
     if missing := table.tasks.keys() - baseline.keys():
         note = f"No overall gain: the baseline {name} has no task {', '.join(sorted(missing))}."
-        return replace(table, baseline=name, notes=(*table.notes, note))
+        return replace(table, baseline=name, reference=baseline, notes=(*table.notes, note))
     rows = [
         replace(
             row,
@@ -260,7 +262,7 @@ def _with_deltas(table: Table, name: str, baseline: Scores) -> Table:
         )
         for row in table.rows
     ]
-    return replace(table, rows=tuple(rows), baseline=name)
+    return replace(table, rows=tuple(rows), baseline=name, reference=baseline)
 
 
 def _gain(row: Row, table: Table, baseline: Scores, key: str) -> Statistic:
