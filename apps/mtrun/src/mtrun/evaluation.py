@@ -44,14 +44,16 @@ class Evaluation:
     Attributes:
         metrics: metrics[task][name]; NaN where nothing was annotated.
         losses: of each task, a mean over its annotated pictures; NaN where there are none.
-        images: how many pictures.
+        images: how many pictures, those that were skipped left out.
         pictures: the first of them.
+        skipped: ids of pictures that could not be used, and why.
     """
 
     metrics: Scores
     losses: dict[str, float]
     images: int
     pictures: list[Picture] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def objective(self, weights: Mapping[str, float]) -> float:
         """The weighted sum of the losses; infinite where nothing was annotated at all."""
@@ -90,7 +92,7 @@ def evaluate(
     metrics: dict[str, Any] = {name: MetricCollection(dict(found)).to(device) for name, found in measures.items()}
     sums = {name: torch.zeros(2, dtype=torch.float64, device=device) for name in tasks}  # loss, pictures
     kept: list[Picture] = []
-    images = 0
+    images, skipped = 0, dict[str, str]()
     model.eval()
     with torch.inference_mode():
         for batch in batches:
@@ -103,15 +105,17 @@ def evaluate(
                 count = batch.present[name].sum()
                 loss = tasks[name].loss(logits[name], batch.labels[name])
                 sums[name] += torch.stack([(loss * count).double(), count.double()])
-            images += len(batch.ids)
+            images += len(batch.ids) - len(batch.skipped)
+            skipped |= batch.skipped
             kept += _pictures(batch, predictions, pictures - len(kept))
     losses = {name: float(total[0] / total[1]) for name, total in sums.items()}
     computed = {name: found.compute() for name, found in metrics.items()}  # the collection sorts its names
     scores = {task: {name: float(computed[task][name]) for name in found} for task, found in measures.items()}
-    return Evaluation(scores, losses, images, kept)
+    return Evaluation(scores, losses, images, kept, skipped)
 
 
 def _pictures(batch: Batch, predictions: Mapping[str, Tensor], wanted: int) -> list[Picture]:
+    usable = [i for i, name in enumerate(batch.ids) if name not in batch.skipped]
     return [
         Picture(
             batch.ids[i],
@@ -119,5 +123,5 @@ def _pictures(batch: Batch, predictions: Mapping[str, Tensor], wanted: int) -> l
             {name: batch.labels[name][i].cpu() for name in predictions},
             {name: x[i].cpu() for name, x in predictions.items()},
         )
-        for i in range(min(wanted, len(batch.ids)))
+        for i in usable[: max(0, wanted)]
     ]

@@ -17,7 +17,14 @@ from mt_core.dataset import Batch, Samples
 from mt_core.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PluginError
 from mt_core.model import Objective
 
-from .data import derived_seed, evaluation_batches, start_generators, training_batches
+from .data import (
+    derived_seed,
+    evaluation_batches,
+    note_skipped,
+    open_samples,
+    start_generators,
+    training_batches,
+)
 from .environment import environment
 from .evaluation import directions, evaluate
 from .job import Job, device_of, transforms
@@ -58,6 +65,7 @@ class Training:
         self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
         job.engine.prepare(self.objective, self.options, self.device)
         self.directions = directions(job.protocol, job.tasks)
+        self.bad_val_samples = {} if self.progress.last is None else dict(self.progress.last.skipped)
         self.listeners: list[Listener] = []
         if saved is not None:
             self._restore(saved)
@@ -117,6 +125,7 @@ class Training:
             "seed": config.seed,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
+            "skipped_pictures": {"train": list(progress.bad_samples), "val": list(self.bad_val_samples)},
             "seconds": progress.seconds,
             "images_per_second": progress.position / max(progress.seconds, 1e-9),
             "environment": environment(self.device),
@@ -135,6 +144,8 @@ class Training:
                     return
                 started = time.perf_counter()
                 group = list(islice(batches, self.options.accumulate))
+                for batch in group:
+                    note_skipped(progress.bad_samples, batch.skipped, "train", self.options)
                 with shielded():
                     self._step(progress.step + 1, group, started)
 
@@ -198,6 +209,7 @@ class Training:
                     self.options.precision,
                     self.options.panels,
                 )
+            note_skipped(self.bad_val_samples, found.skipped, "val", self.options)
             loss = found.objective(self.objective.weights)
             best = progress.step > 0 and loss < self._best_loss()
             progress.last, progress.evaluated = found, progress.step
@@ -234,7 +246,7 @@ class Training:
         self.job.engine.restore(saved.tensors)
 
     def _split(self, name: str) -> Samples:
-        samples = self.job.dataset.split(name, self.job.tasks)
+        samples = open_samples(self.job.dataset, name, self.job.tasks, self.options)
         if not len(samples):
             raise DataError(f"split {name!r} of data set {self.job.config.dataset['name']} has no picture; add some")
         return samples

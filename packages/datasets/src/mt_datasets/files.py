@@ -208,8 +208,8 @@ def _unit(vectors: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     # Resizing shortens vectors where two surfaces meet, and networks are not exact; but few vectors are concerned.
     if kept.size and np.mean(np.abs(kept - 1) > 0.1) > 0.5:
         raise DataError(
-            f"{path}: most normals are not of unit length, their median is {np.median(kept):.4g}; expected unit vectors, "
-            f"and shorter than half where it is not annotated; mend the file"
+            f"{path}: most normals are not of unit length (the median is {np.median(kept):.4g}); expected unit "
+            f"vectors, and shorter than half where it is not annotated; mend the file"
         )
     length[too_short] = 1
     vectors /= length

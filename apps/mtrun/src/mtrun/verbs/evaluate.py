@@ -18,7 +18,7 @@ from mt_core.protocols import protocol
 from mt_core.task import Task
 
 from ..config import EvalConfig
-from ..data import evaluation_batches
+from ..data import evaluation_batches, note_skipped, open_samples
 from ..display import evaluation_table
 from ..environment import environment
 from ..evaluation import directions
@@ -40,11 +40,12 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     model.select(select_tasks(model.tasks, names if config.tasks is not None else None, str(artefact)))
     tasks = [model.tasks[name] for name in model.selected]
     _check(tasks, dataset, config, artefact)
-    samples = dataset.split("val", tasks)
+    samples = open_samples(dataset, "val", tasks, options)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
     with closing(evaluation_batches(samples, transform, tasks, options, device)) as batches:
         found = measure(model, batches, rules, device, options.precision)
+    note_skipped({}, found.skipped, "val", options)
     result = {
         "checkpoint": str(artefact),
         "protocol": rules.name,
@@ -54,6 +55,7 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
         "directions": directions(rules, tasks),
         "losses": found.losses,
         "images": found.images,
+        "skipped_pictures": list(found.skipped),
         "seconds": time.perf_counter() - started,
         "environment": environment(device),
     }
