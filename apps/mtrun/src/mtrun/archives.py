@@ -106,7 +106,7 @@ class Unpacking:
         )
 
     def _copy(self, path: PurePosixPath, target: Path, size: int, stream: IO[bytes]) -> None:
-        with self._writing():
+        with _writing(self.folder):
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file = target.open("xb")
@@ -120,7 +120,7 @@ class Unpacking:
                 self.allowed -= len(chunk)
                 if self.allowed < 0:
                     raise self.too_large()
-                with self._writing():
+                with _writing(self.folder):
                     file.write(chunk)
             if before - self.allowed != size:
                 raise OSError(f"{path} has {before - self.allowed} of {size} bytes")
@@ -140,17 +140,6 @@ class Unpacking:
                 f"not contradict each other: leave one of them away"
             )
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
-                raise
-            raise ConfigError(
-                f"{self.folder.parent} cannot be written to ({error.strerror}); make room, or set another dataset.root"
-            ) from error
-
 
 def unpack(archive: Path, folder: Path, max_ratio: float, watch: Watch = lambda _: None) -> int:
     """Unpack a tar (plain, gz, bz2, xz) or zip archive into a folder, or copy a .mat file there; how many files.
@@ -167,6 +156,8 @@ def unpack(archive: Path, folder: Path, max_ratio: float, watch: Watch = lambda 
         size = archive.stat().st_size
     except OSError as error:
         raise DataError(f"{archive}: no such archive ({error.strerror}); give files that you have") from error
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     allowed = min(int(max(HARMLESS, max_ratio * size)), free)
     unpacking = Unpacking(archive, folder, allowed, watch)
@@ -235,6 +226,19 @@ def _unpack_zip(file: IO[bytes], unpacking: Unpacking) -> None:
                     unpacking.put(member.filename, member.file_size, stream)
             done += member.compress_size
             unpacking.watch(done)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tells a disk that cannot be written to from an archive that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
+            raise
+        raise ConfigError(
+            f"{folder.parent} cannot be written to ({error.strerror}); make room, or set another dataset.root"
+        ) from error
 
 
 @contextmanager

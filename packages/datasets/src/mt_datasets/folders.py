@@ -143,7 +143,7 @@ def open_pictures(
     """
     _expect_folders(layout, folder, tasks)
     pictures = Pictures(folder, layout, tuple(ids), tuple(tasks))
-    absent = _absent(pictures)
+    absent = _absent(pictures, listed)
     messages = [fault.message for fault in faults[:1]]
     if absent:
         more = ", ..." if len(absent) > 5 else ""
@@ -201,7 +201,7 @@ def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
             raise DataError(f"{root}: no folder {folders}, which task {task.name} needs; add it, or {without}")
 
 
-def _absent(pictures: Pictures) -> dict[str, Fault]:
+def _absent(pictures: Pictures, listed: str) -> dict[str, Fault]:
     """The files that are missing, as patterns say them: each folder is listed once, and no file is opened."""
     root, layout = pictures.root, pictures.layout
     owners: dict[Alternatives, str] = {(layout.pictures,): ""}
@@ -216,7 +216,7 @@ def _absent(pictures: Pictures) -> dict[str, Fault]:
             files = [_fill(pattern, name) for pattern in group]
             if there.isdisjoint(files):
                 text = " or ".join(files)
-                message = f"{root}/{text}: no such file, which the picture {name} needs; restore it"
+                message = f"{root}/{text}: no such file, which the picture {name} of {listed} needs; restore it"
                 absent[text] = Fault(root / files[-1], message, name, task)
     return absent
 
