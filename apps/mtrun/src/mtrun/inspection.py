@@ -147,42 +147,46 @@ class Inspector:
         files = _files(samples, index) or [""]  # the picture's first
         found = Finding(sample.id, file=files[0])
 
-        def report(task: str, message: str, is_error: bool = True) -> None:
-            file = files[min(1, len(files) - 1)] if task else files[0]
-            found.problems.append(
-                Problem(f"{file or sample.id}: {message}", self.split, sample.id, task, file, is_error)
-            )
+        def where(task: str) -> str:
+            return (files[min(1, len(files) - 1)] if task else files[0]) or sample.id
+
+        def report(message: str, task: str = "", is_error: bool = True) -> None:
+            file = where(task) if files[0] else ""
+            found.problems.append(Problem(message, self.split, sample.id, task, file, is_error))
 
         image = sample.image.as_subclass(Tensor)
         if image.dtype is not torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            report("", f"a picture of {image.dtype} and shape {tuple(image.shape)}; expected (3, H, W) uint8")
+            shape = tuple(image.shape)
+            report(f"{where('')}: a picture of {image.dtype} and shape {shape}; expected (3, H, W) uint8")
             return found
         found.size = (image.shape[1], image.shape[2])
         found.digest = hashlib.blake2b(
             image.numpy().tobytes(), digest_size=16, key=repr(found.size).encode()
         ).hexdigest()
         if image.numel() > 3 and bool((image == image[:, :1, :1]).all()):
-            report("", "the whole picture has one colour; look at it", is_error=False)
+            report(f"{where('')}: the whole picture has one colour; look at it", is_error=False)
         if not sample.id or "/" in sample.id or sample.id in (".", ".."):
-            report("", f"the id {sample.id!r} cannot be the name of a file, as predictions need it")
+            report(f"{where('')}: the id {sample.id!r} cannot be the name of a file, as predictions need it")
         for name, label in sample.labels.items():
             try:
-                found.contents[name] = _contents(label, self.tasks[name], found.size)
+                found.contents[name] = _contents(label, self.tasks[name], found.size, where(name))
             except DataError as error:
-                report(name, str(error))
+                report(str(error), name)
             for message in _suspicions(label):
-                report(name, message, is_error=False)
+                report(f"{where(name)}: task {name}: {message}", name, is_error=False)
         return found
 
 
-def _contents(label: Tensor, task: Task, size: tuple[int, int]) -> Contents:
+def _contents(label: Tensor, task: Task, size: tuple[int, int], where: str) -> Contents:
     """Raises DataError where the label cannot be right."""
-    where, empty = f"task {task.name}", task.label.empty(*size)
+    empty = task.label.empty(*size)
     if not isinstance(label, task.label):
-        raise DataError(f"{where}: the label is a {type(label).__name__}; expected a {task.label.__name__}")
+        raise DataError(
+            f"{where}: the label of task {task.name} is a {type(label).__name__}; expected a {task.label.__name__}"
+        )
     if label.shape != empty.shape or label.dtype != empty.dtype:
         raise DataError(
-            f"{where}: the label is {tuple(label.shape)} {label.dtype}; for this picture expected "
+            f"{where}: the label of task {task.name} is {tuple(label.shape)} {label.dtype}; for this picture expected "
             f"{tuple(empty.shape)} {empty.dtype}"
         )
     plain = label.as_subclass(Tensor)
