@@ -175,6 +175,16 @@ def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path, kind: str) -> No
             unpack(path, tmp_path / f"out{size}", 200)
 
 
+def test_a_tar_that_ends_between_its_files_is_noticed(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", FILES, "w")
+    whole = path.read_bytes()
+    second = whole.index(b"a/b/two.npy")
+    for size, reason in ((second, "empty header"), (second + 100, "truncated header")):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=rf"{reason} at byte {second}"):
+            unpack(path, tmp_path / f"out{size}", 200)
+
+
 def test_a_damaged_check_sum_is_noticed(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tgz", FILES)
     data = bytearray(path.read_bytes())

@@ -94,6 +94,16 @@ def test_one_broken_annotation_hides_no_other(mtrun: Mtrun, root: Path) -> None:
     assert not Path("runs").exists()
 
 
+def test_a_disk_that_is_full_at_the_end_is_said(mtrun: Mtrun, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mtrun.verbs.data_verify.write_json", full)
+    outcome = mtrun("data", "verify", "nyud", "dataset.root=data", "output=report")
+    assert outcome.code == 2
+    assert "output=report: the report cannot be written (No space left on device); make room" in outcome.err
+
+
 def test_only_the_tasks_splits_and_pictures_asked_for_are_looked_at(mtrun: Mtrun, root: Path) -> None:
     write_npy(root / "depth/0002.npy", np.full(SIZE, np.nan))
     words = ("data", "verify", "nyud", "dataset.root=data", "dry_run=true")
@@ -126,7 +136,11 @@ def test_only_the_tasks_splits_and_pictures_asked_for_are_looked_at(mtrun: Mtrun
         (("data", "prepare", "nyud", "dataset.root=new"), 2, "and archives is empty; give archives=[FILE,...]"),
         (("data", "prepare", "nyud", "dataset.root=new", "archives=[a.tgz]"), 3, "a.tgz: no such archive"),
         (("data", "prepare", "nyud", "dataset.root=runs", "archives=[a.tgz]"), 2, "is there already, but nyud cannot"),
-        (("data", "prepare", "nyud", "dataset.root=data/images/0001.jpg/x", "archives=[a]"), 2, "cannot be made"),
+        (
+            ("data", "prepare", "nyud", "dataset.root=data/images/0001.jpg/x", "archives=[a]"),
+            2,
+            "no folder can be made there",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(mtrun: Mtrun, root: Path, words: tuple[str, ...], code: int, message: str) -> None:

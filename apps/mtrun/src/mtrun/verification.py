@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,7 +194,7 @@ def _open(
     return Inspector(split, {task.name: task for task in tasks}, together, apart, count), list(faults)
 
 
-def _look_at(inspector: Inspector, indices: range, workers: int | None) -> Iterator[Finding]:
+def _look_at(inspector: Inspector, indices: range, workers: int | None) -> Generator[Finding, None, None]:
     """The findings in order, made by several processes."""
     wanted = (os.cpu_count() or 1) if workers is None else workers
     loader: DataLoader[Finding] = DataLoader(
@@ -202,7 +202,7 @@ def _look_at(inspector: Inspector, indices: range, workers: int | None) -> Itera
         batch_size=None,
         sampler=indices,
         num_workers=min(wanted, len(indices) // 2),
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # without batches it is called for every item
         worker_init_fn=leave_signals_alone,
     )
     try:

@@ -80,6 +80,9 @@ class IncompleteError(DataError):
         super().__init__(message)
         self.samples, self.faults = samples, tuple(faults)
 
+    def __reduce__(self) -> tuple[type[IncompleteError], tuple[str, Samples, tuple[Fault, ...]]]:
+        return type(self), (str(self), self.samples, self.faults)  # so that it travels between processes
+
 
 @dataclass(frozen=True)
 class Source:

@@ -43,14 +43,15 @@ def scan_ids(path: Path) -> tuple[list[str], list[str]]:
     if not names:
         raise DataError(f"{path}: lists no picture; write the name of one picture a line")
     ids: dict[str, None] = {}
-    wrong: dict[str, None] = {}
+    wrong: list[str] = []
     for name in names:
         if ".." in name or not name.isprintable() or any(character in name for character in "/\\"):
-            wrong[f"{path}: {name!r} is no name of a picture; expected a file name without folder and ending"] = None
+            wrong.append(f"{path}: {name!r} is no name of a picture; expected a file name without folder and ending")
         elif name in ids:
-            wrong[f"{path}: {name!r} stands twice; every picture may stand once"] = None
-        ids[name] = None
-    return [name for name in ids if not any(f": {name!r} is no name" in fault for fault in wrong)], list(wrong)
+            wrong.append(f"{path}: {name!r} stands twice; every picture may stand once")
+        else:
+            ids[name] = None
+    return list(ids), list(dict.fromkeys(wrong))
 
 
 def read_numbers(folder: Path) -> list[str]:

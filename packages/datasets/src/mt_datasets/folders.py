@@ -212,12 +212,12 @@ def _absent(pictures: Pictures, listed: str) -> dict[str, Fault]:
     there = {f"{folder}/{name}" for folder in folders for name in _names(root / folder)}
     absent: dict[str, Fault] = {}
     for name in pictures.ids:
-        for group, task in owners.items():
+        for group, owner in owners.items():
             files = [_fill(pattern, name) for pattern in group]
             if there.isdisjoint(files):
                 text = " or ".join(files)
                 message = f"{root}/{text}: no such file, which the picture {name} of {listed} needs; restore it"
-                absent[text] = Fault(root / files[-1], message, name, task)
+                absent[text] = Fault(root / files[-1], message, name, owner)
     return absent
 
 

@@ -57,7 +57,9 @@ def _make(dataset: Dataset, name: str, root: Path, config: PrepareConfig) -> Non
         root.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
     except OSError as error:
-        raise ConfigError(f"dataset.root={root} cannot be made: {error.strerror}; choose another folder") from error
+        raise ConfigError(
+            f"dataset.root={root}: no folder can be made there ({error.strerror}); choose another place"
+        ) from error
     try:
         for archive in map(Path, config.archives):
             with _watching(archive) as watch:
