@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -168,6 +169,21 @@ def test_an_incomplete_split_knows_every_fault_and_has_the_other_pictures(tmp_pa
         samples[0]
     names = [path.relative_to(tmp_path).as_posix() for path in samples.files(1)]  # type: ignore[attr-defined]
     assert names == ["images/0002.jpg", "segmentation/0002.png", "depth/0002.npy", "normals/0002.png", "edge/0002.npy"]
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nyud(tmp_path, SIZE)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refused)
+        with pytest.raises(DataError, match=r"cannot be read as .*Permission denied"):
+            opened(tmp_path)
 
 
 def cut(path: Path) -> None:

@@ -126,7 +126,9 @@ def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> 
     expect_choice(layout, split, tasks)
     folder = open_root(root, layout.describe())
     listed = _fill(layout.lists, split)
-    if not (folder / listed).exists():
+    with reading(folder / listed, "the list of a split"):
+        is_there = (folder / listed).exists()
+    if not is_there:
         raise another_root(f"{folder / listed}: no such file", layout.describe())
     ids, wrong = scan_ids(folder / listed)
     return open_pictures(layout, folder, listed, ids, tasks, [Fault(folder / listed, text) for text in wrong])
@@ -141,7 +143,8 @@ def open_pictures(
         DataError: if a folder is missing.
         IncompleteError: if files are missing, or there are `faults` already.
     """
-    _expect_folders(layout, folder, tasks)
+    with reading(folder, "a folder that may be looked into"):
+        _expect_folders(layout, folder, tasks)
     pictures = Pictures(folder, layout, tuple(ids), tuple(tasks))
     absent = _absent(pictures, listed)
     messages = [fault.message for fault in faults[:1]]
@@ -169,7 +172,9 @@ def open_root(root: str, expected: str) -> Path:
     folder = Path(root).expanduser()
     if not root:
         raise another_root("the folder of the data set is not set", expected)
-    if not folder.is_dir():
+    with reading(folder, "the folder of a data set"):
+        is_folder = folder.is_dir()
+    if not is_folder:
         raise another_root(f"{folder} is no folder", expected)
     return folder
 
@@ -222,10 +227,11 @@ def _absent(pictures: Pictures, listed: str) -> dict[str, Fault]:
 
 
 def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():  # one of several alternatives
-        return []
-    with reading(folder, "a folder that can be listed"), os.scandir(folder) as entries:
-        return [entry.name for entry in entries]
+    with reading(folder, "a folder that can be listed"):
+        if not folder.is_dir():  # one of several alternatives
+            return []
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
 
 
 def _first(root: Path, alternatives: Alternatives, name: str) -> Path:
