@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
-from mt_core.dataset import Samples, choose, collate
+from mt_core.dataset import IncompleteError, Samples, choose, collate, name_of
 from mt_core.errors import ConfigError, DataError
 from mt_core.labels import BinaryMap, ClassMap, DepthMap, NormalMap
 from mt_datasets.nyud import NYUD
@@ -147,6 +148,44 @@ def test_missing_files_are_counted_and_the_first_are_named_before_any_is_read(tm
     assert "0007" not in str(caught.value)
 
 
+def test_an_incomplete_split_knows_every_fault_and_has_the_other_pictures(tmp_path: Path) -> None:
+    write_nyud(tmp_path, SIZE, train=3)
+    (tmp_path / "images/0001.jpg").unlink()
+    (tmp_path / "edge/0003.npy").unlink()
+    (tmp_path / "gt_sets/train.txt").write_text("0001\n0002\n0002\n../x\n0003\n../y\n")
+    with pytest.raises(IncompleteError, match=r"'0002' stands twice.*2 of the files that") as caught:
+        opened(tmp_path)
+    listed = tmp_path / "gt_sets/train.txt"
+    assert [(fault.file, fault.id, fault.task) for fault in caught.value.faults] == [
+        (listed, "", ""), (listed, "", ""), (listed, "", ""),
+        (tmp_path / "images/0001.jpg", "0001", ""), (tmp_path / "edge/0003.npy", "0003", "edges"),
+    ]  # fmt: skip
+    samples = caught.value.samples
+    travelled = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - as between processes
+    assert (str(travelled), travelled.faults) == (str(caught.value), caught.value.faults)
+    assert [name_of(samples, index) for index in range(len(samples))] == ["0001", "0002", "0003"]
+    assert samples[1].id == "0002"
+    with pytest.raises(DataError, match=r"images/0001\.jpg: no such file"):
+        samples[0]
+    names = [path.relative_to(tmp_path).as_posix() for path in samples.files(1)]  # type: ignore[attr-defined]
+    assert names == ["images/0002.jpg", "segmentation/0002.png", "depth/0002.npy", "normals/0002.png", "edge/0002.npy"]
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nyud(tmp_path, SIZE)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refused)
+        with pytest.raises(DataError, match=r"cannot be read as .*Permission denied"):
+            opened(tmp_path)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -171,6 +210,26 @@ FILE_DAMAGE: dict[str, tuple[str, Damage, str]] = {
     "truncated picture": ("images/0001.jpg", cut, "cannot be read as a JPEG picture"),
     "truncated classes": ("segmentation/0001.png", cut, "cannot be read as a PNG of class indices"),
     "truncated depth": ("depth/0001.npy", cut, "cannot be read as a NumPy array"),
+    "longer depth": (
+        "depth/0001.npy",
+        lambda path: path.write_bytes(path.read_bytes() + b"0"),
+        "goes on after its array",
+    ),
+    "PNG cut at its end": (
+        "segmentation/0001.png",
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        "the PNG is cut off after",
+    ),
+    "PNG changed": (
+        "segmentation/0001.png",
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"0"),
+        "the check sum of the chunk at byte",
+    ),
+    "normals of half the length": (
+        "normals/0001.npy",
+        lambda path: write_npy(path, np.load(path) * 0.7),
+        "most normals are not of unit length (the median is 0.7)",
+    ),
     "object depth": ("depth/0001.npy", lambda path: write_npy(path, np.full(SIZE, None)), "Object arrays cannot be"),
     "integer depth": ("depth/0001.npy", lambda path: write_npy(path, np.ones(SIZE, np.uint16)), "depth as uint16; exp"),
     "NaN in depth": ("depth/0001.npy", with_nan, "found nan"),

@@ -230,7 +230,7 @@ DAMAGE: dict[str, tuple[str, Damage, str]] = {
     ),
     "normals of another size": (
         f"normals_distill/{FIRST}.png",
-        lambda path: write_png(path, np.zeros((32, 24, 3), np.uint8)),
+        lambda path: write_png(path, np.full((32, 24, 3), 128, np.uint8)),
         "LabelMap of (24, 32), but",
     ),
     "label map missing": (

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], as_json: bool) -> int:
-    name, rest = _verb(words)
+    name, verb, rest = _verb(words)
     if "--help" in rest or "-h" in rest:
         from . import help
 
-        print(help.of(name) if words[0] == name else help.overview())  # noqa: T201 - the result
+        print(help.of(name, verb) if words[0] in VERBS else help.overview())  # noqa: T201 - the result
         return 0
     if "--version" in rest:
         print(f"mtrun {__version__}")  # noqa: T201 - the result
@@ -70,21 +70,44 @@ def _run(words: list[str], as_json: bool) -> int:
     results: list[Result] = []
     with logging_to_stderr():
         with quiet:
-            _command(name, VERBS[name], rest, results, as_json or not is_main)
+            _command(name, verb, _named(name, verb, rest), results, as_json or not is_main)
         if as_json and is_main:
             _print_json([result.value for result in results])
     return max((result.exit_code for result in results), default=0)
 
 
-def _verb(words: list[str]) -> tuple[str, list[str]]:
-    """The verb, and the words after it."""
-    if not words or words[0].startswith(("-", "+", "~")) or "=" in words[0]:
-        return DEFAULT, words
-    if words[0] not in VERBS:
-        guess = get_close_matches(words[0], VERBS, n=1)
+def _verb(words: list[str]) -> tuple[str, Verb, list[str]]:
+    """The verb, by name, and the words after it; for a verb with actions, the action."""
+    if not words or not _is_bare(words[0]):
+        return DEFAULT, VERBS[DEFAULT], words
+    name, rest = words[0], words[1:]
+    verb = _choose(name, VERBS, "verb", ", or KEY=VALUE")
+    if not verb.actions or "--help" in rest[:1] or "-h" in rest[:1]:
+        return name, verb, rest
+    if not rest or not _is_bare(rest[0]):
+        raise ConfigError(f"mtrun {name} needs an action: one of {', '.join(verb.actions)}; mtrun {name} --help")
+    return f"{name} {rest[0]}", _choose(rest[0], verb.actions, f"action of mtrun {name}"), rest[1:]
+
+
+def _choose(word: str, verbs: Mapping[str, Verb], what: str, more: str = "") -> Verb:
+    if word not in verbs:
+        guess = get_close_matches(word, verbs, n=1)
         hint = f"did you mean {guess[0]!r}? " if guess else ""
-        raise ConfigError(f"unknown verb {words[0]!r}; {hint}expected one of {', '.join(VERBS)}, or KEY=VALUE")
-    return words[0], words[1:]
+        raise ConfigError(f"unknown {what} {word!r}; {hint}expected one of {', '.join(verbs)}{more}")
+    return verbs[word]
+
+
+def _named(name: str, verb: Verb, words: list[str]) -> list[str]:
+    """The words, a first one without `=` as the option that it sets."""
+    if not verb.bare or not words or not _is_bare(words[0]):
+        return words
+    if twice := [word for word in words if word.startswith(f"{verb.bare}=")]:
+        raise ConfigError(f"mtrun {name} {words[0]} {twice[0]}: two names; leave one of them away")
+    return [f"{verb.bare}={words[0]}", *words[1:]]
+
+
+def _is_bare(word: str) -> bool:
+    return not word.startswith(("-", "+", "~")) and "=" not in word
 
 
 def _command(name: str, verb: Verb, rest: list[str], results: list[Result], silent: bool) -> None:

@@ -5,25 +5,29 @@ The number of workers changes nothing, and a run that is taken up at step k sees
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.tv_tensors import Image
 
 from mt_core.augment import Transform, seeded
-from mt_core.dataset import Batch, Sample, Samples, collate
-from mt_core.errors import MTError
+from mt_core.dataset import Batch, Dataset, IncompleteError, Sample, Samples, collate, name_of
+from mt_core.errors import DataError, MTError
 from mt_core.task import Task
 
 from .ranks import ALONE, Ranks
-from .recipe import RunningOptions
+from .recipe import OnBadSample, RunningOptions
+
+log = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # place in the stream of training pictures, index in the data set
 
@@ -84,6 +88,16 @@ class Failure:
     error: MTError
 
 
+@dataclass
+class Unusable(Sample):
+    """Stands in the place of a picture that cannot be used: black and without annotations.
+
+    It enters no loss and no metric, and follows from the picture alone, whoever reads it.
+    """
+
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Samples, transformed; the chance of a transform follows from the seed and the key."""
@@ -91,13 +105,55 @@ class Prepared:
     samples: Samples
     transform: Transform
     seed: int
+    on_bad_sample: OnBadSample = OnBadSample.stop
 
     def __getitem__(self, key: Key) -> Sample | Failure:
         position, index = key
         try:
             return self.transform(self.samples[index], seeded(self.seed, _AUGMENTATION, position, index))
         except MTError as error:
+            if self.on_bad_sample is OnBadSample.skip and isinstance(error, DataError):
+                return self._stand_in(index, error)
             return Failure(error)
+
+    def _stand_in(self, index: int, error: DataError) -> Unusable:
+        black = Sample(name_of(self.samples, index), Image(torch.zeros(3, 8, 8, dtype=torch.uint8)))
+        sized = self.transform(black, seeded(0))
+        return Unusable(black.id, sized.image, reason=str(error))
+
+
+def open_samples(dataset: Dataset, split: str, tasks: Sequence[Task], options: RunningOptions) -> Samples:
+    """A split; with `skip`, pictures that lack files are in it, and fail when they are read.
+
+    Raises:
+        DataError: if it cannot be opened, or more pictures lack files than may be skipped.
+    """
+    try:
+        return dataset.split(split, tasks)
+    except IncompleteError as error:
+        if options.on_bad_sample is OnBadSample.stop or not all(fault.id for fault in error.faults):
+            raise
+        note_skipped({}, {fault.id: fault.message for fault in error.faults}, split, options)
+        return error.samples
+
+
+def note_skipped(known: dict[str, str], found: Mapping[str, str], split: str, options: RunningOptions) -> None:
+    """Put pictures that are skipped to those that were before; each new one is logged.
+
+    Raises:
+        DataError: if they are more than may be.
+    """
+    for name, reason in found.items():
+        if name in known:
+            continue
+        if len(known) >= options.max_bad_samples:
+            raise DataError(
+                f"{reason}. Picture {name} of split {split} cannot be used, and {len(known)} were skipped before it, "
+                f"which is all that trainer.max_bad_samples={options.max_bad_samples} allows; mend the data set (mtrun "
+                f"data verify lists every fault), or raise the limit"
+            )
+        known[name] = reason
+        log.warning("%s. Picture %s of split %s is skipped, as number %d", reason, name, split, len(known))
 
 
 def training_batches(
@@ -120,7 +176,7 @@ def training_batches(
     order = Order(len(samples), seed)
     part = options.batch_size // ranks.world
     keys = (order.batch(start + ranks.rank * part, part) for start in starts)
-    return _load(Prepared(samples, transform, seed), keys, tasks, options, device, ranks)
+    return _load(Prepared(samples, transform, seed, options.on_bad_sample), keys, tasks, options, device, ranks)
 
 
 def evaluation_batches(
@@ -141,7 +197,7 @@ def evaluation_batches(
     size, count = options.batch_size, evaluated_pictures(samples, options)
     mine = range(ranks.rank * size, count, ranks.world * size)
     keys = ([(i, i) for i in range(start, min(start + size, count))] for start in mine)
-    return _load(Prepared(samples, transform, 0), keys, tasks, options, device, ranks)
+    return _load(Prepared(samples, transform, 0, options.on_bad_sample), keys, tasks, options, device, ranks)
 
 
 def evaluated_pictures(samples: Samples, options: RunningOptions) -> int:
@@ -195,7 +251,8 @@ def _collate(items: Sequence[Sample | Failure], tasks: Sequence[Task]) -> Batch 
         if isinstance(item, Failure):
             return item
         samples.append(item)
-    return collate(samples, tasks)
+    batch = collate(samples, tasks)
+    return replace(batch, skipped={item.id: item.reason for item in samples if isinstance(item, Unusable)})
 
 
 def _leave_signals_alone(worker: int) -> None:

@@ -52,14 +52,16 @@ class Evaluation:
     Attributes:
         metrics: metrics[task][name]; NaN where nothing was annotated.
         losses: of each task, a mean over its annotated pictures; NaN where there are none.
-        images: how many pictures.
+        images: how many pictures, those that were skipped left out.
         pictures: the first of them.
+        skipped: ids of pictures that could not be used, and why.
     """
 
     metrics: Scores
     losses: dict[str, float]
     images: int
     pictures: list[Picture] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def objective(self, weights: Mapping[str, float]) -> float:
         """The weighted sum of the losses; infinite where nothing was annotated at all."""
@@ -119,6 +121,7 @@ def evaluate(
     sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=device)  # loss, pictures
     images = torch.zeros(1, dtype=torch.float64, device=device)
     kept: list[Picture] = []
+    skipped: dict[str, str] = {}
     logits = torch.no_grad()(model) if logits is None else logits
     model.eval()
     for number, batch in enumerate(_in_step(iter(batches), rounds, ranks)):
@@ -133,7 +136,8 @@ def evaluate(
             present = batch.present[name].sum()
             loss = tasks[name].loss(said[name], batch.labels[name])
             row += torch.stack([(loss * present).double(), present.double()])
-        images += len(batch.ids)
+        images += len(batch.ids) - len(batch.skipped)
+        skipped |= batch.skipped
         if len(kept) < pictures:
             place = (number * ranks.world + ranks.rank) * _MANY
             kept += _pictures(batch, predictions, pictures - len(kept), place)
@@ -142,7 +146,8 @@ def evaluate(
     losses = {name: float(total[0] / total[1]) for name, total in zip(tasks, sums, strict=True)}
     computed = {name: found.compute() for name, found in metrics.items()}  # the collection sorts its names
     scores = {task: {name: float(computed[task][name]) for name in found} for task, found in measures.items()}
-    return Evaluation(scores, losses, int(images), _first(kept, pictures, ranks))
+    every = {name: why for found in ranks.gather(skipped) for name, why in found.items()}
+    return Evaluation(scores, losses, int(images), _first(kept, pictures, ranks), every)
 
 
 def rounds_of(pictures: int, batch_size: int, ranks: Ranks) -> int:
@@ -174,6 +179,7 @@ def _size(model: MultiTaskModel) -> tuple[int, int]:
 
 
 def _pictures(batch: Batch, predictions: Mapping[str, Tensor], wanted: int, first: int) -> list[Picture]:
+    usable = [i for i, name in enumerate(batch.ids) if name not in batch.skipped]
     return [
         Picture(
             batch.ids[i],
@@ -182,5 +188,5 @@ def _pictures(batch: Batch, predictions: Mapping[str, Tensor], wanted: int, firs
             {name: x[i].cpu() for name, x in predictions.items()},
             first + i,
         )
-        for i in range(min(wanted, len(batch.ids)))
+        for i in usable[: max(0, wanted)]
     ]

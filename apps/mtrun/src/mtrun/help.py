@@ -40,9 +40,11 @@ def overview() -> str:
     )
 
 
-def of(name: str) -> str:
-    """`mtrun VERB --help`."""
-    verb = verbs.VERBS[name]
+def of(name: str, verb: verbs.Verb) -> str:
+    """`mtrun VERB --help`, of a verb or of one of its actions; of a verb with actions, the help of each."""
+    if verb.actions:
+        parts = [of(f"{name} {action}", found) for action, found in verb.actions.items()]
+        return "\n\n\n".join([f"mtrun {name} {'|'.join(verb.actions)}: {verb.summary}", *parts])
     lines = [f"mtrun {name}: {verb.summary}", "", "examples:", *(f"  {example}" for example in verb.examples)]
     if verb.usage:
         lines[2:2] = [f"usage: {verb.usage}", ""]

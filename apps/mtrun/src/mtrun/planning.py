@@ -14,7 +14,7 @@ from mt_core.dataset import Sample, Samples
 from mt_core.planning import PlanningAdapter
 
 from .balancers.fixed import Fixed
-from .data import Order, evaluation_batches
+from .data import Order, evaluation_batches, open_samples
 from .job import Job
 from .listeners import Listener
 from .plans import Plan, planner
@@ -75,7 +75,7 @@ class _First:
 def _study(job: Job) -> Job:
     """The run that fine-tunes the decoders alone, in this process, whatever engine the run itself has."""
     options, wanted = job.config.trainer, job.config.plan
-    pictures = len(job.dataset.split("train", job.tasks))
+    pictures = len(open_samples(job.dataset, "train", job.tasks, options))
     steps = max(1, step_count(options, pictures) // SHARE) if wanted.steps is None else wanted.steps
     once = replace(options, max_steps=steps, epochs=None, eval_before=False, eval_every=steps, eval_batches=1)
     short = replace(once, panels=0, ema=None, compile=False)  # gradients of single pictures are taken of it afterwards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mt_core.options import from_dict
@@ -25,6 +25,7 @@ class Progress:
         evaluated: the step after which the model was last evaluated; -1 if it never was.
         before, last, best: evaluations of the untrained model, after the last one made, and with the lowest loss.
         best_step: the step after which `best` was made; 0 without one.
+        bad_samples: training pictures that could not be used and were skipped: their ids, and why.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     last: Evaluation | None = None
     best: Evaluation | None = None
     best_step: int = 0
+    bad_samples: dict[str, str] = field(default_factory=dict)
 
     def best_loss(self, weights: Mapping[str, float]) -> float:
         """The lowest weighted validation loss; infinite where nothing was evaluated."""
@@ -64,7 +66,8 @@ class Progress:
         found: Evaluation | None = getattr(self, name)
         if found is None:
             return None
-        return {"metrics": plain_numbers(found.metrics), "losses": plain_numbers(found.losses), "images": found.images}
+        numbers = {"metrics": plain_numbers(found.metrics), "losses": plain_numbers(found.losses)}
+        return {**numbers, "images": found.images, "skipped": found.skipped}
 
 
 _EVALUATIONS = ("before", "last", "best")

@@ -38,6 +38,13 @@ class OnNonfinite(StrEnum):
     skip = auto()
 
 
+class OnBadSample(StrEnum):
+    """What an annotated picture that cannot be used does: end the command, or be left out."""
+
+    stop = auto()
+    skip = auto()
+
+
 @dataclass
 class LossOptions:
     """What training minimises.
@@ -65,6 +72,9 @@ class RunningOptions:
         batch_size: pictures at a time, of all ranks together.
         workers: processes that read pictures; null: one less than the processors, at most 4.
         eval_batches: evaluate on the first so many batches only; null: on all pictures.
+        on_bad_sample: what a picture does whose files are missing, damaged or out of range: stop the command, or be
+            skipped, that is, replaced by a black picture without annotations.
+        max_bad_samples: with skip, how many pictures of a split may be skipped before the command stops.
     """
 
     device: str = "auto"
@@ -72,9 +82,11 @@ class RunningOptions:
     batch_size: int = 8
     workers: int | None = None
     eval_batches: int | None = None
+    on_bad_sample: OnBadSample = OnBadSample.stop
+    max_bad_samples: int = 10
 
     def __post_init__(self) -> None:
-        _at_least("trainer", self, batch_size=1, workers=0, eval_batches=1)
+        _at_least("trainer", self, batch_size=1, workers=0, eval_batches=1, max_bad_samples=0)
 
 
 @dataclass

@@ -19,7 +19,15 @@ from mt_core.model import Objective
 
 from .balancing import refuse, split_parameters
 from .costs import Meter
-from .data import derived_seed, evaluated_pictures, evaluation_batches, start_generators, training_batches
+from .data import (
+    derived_seed,
+    evaluated_pictures,
+    evaluation_batches,
+    note_skipped,
+    open_samples,
+    start_generators,
+    training_batches,
+)
 from .environment import environment
 from .evaluation import departures_of, directions, evaluate, rounds_of
 from .job import Job, device_of, transforms
@@ -28,7 +36,7 @@ from .optimizers import learning_rate
 from .places import place
 from .progress import Progress
 from .ranks import ALONE, Ranks, attempt
-from .recipe import OnNonfinite, TrainerOptions
+from .recipe import OnBadSample, OnNonfinite, TrainerOptions
 from .resuming import Saved
 from .signals import Terminated, shielded
 
@@ -67,6 +75,7 @@ class Training:
         job.engine.prepare(self.objective, self.options, self.device, ranks, job.balancer)
         self.directions = directions(job.protocol, job.tasks)
         self.departures = departures_of(job.protocol, job.config.dataset["name"], job.tasks, job.spec.image_size)
+        self.bad_val_samples = {} if self.progress.last is None else dict(self.progress.last.skipped)
         self.listeners: list[Listener] = []
         if saved is not None:
             self._restore(saved)
@@ -129,6 +138,7 @@ class Training:
             "seed": config.seed,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
+            "skipped_pictures": {"train": list(progress.bad_samples), "val": list(self.bad_val_samples)},
             "seconds": progress.seconds,
             "images_per_second": progress.position / max(progress.seconds, 1e-9),
             "environment": environment(self.device),
@@ -149,7 +159,15 @@ class Training:
                 group, error = attempt(lambda: list(islice(batches, self.options.accumulate)))
                 self.ranks.agree(error)
                 assert group is not None
+                self._note_skipped(group)
                 self.ranks.agree(self._step(progress.step + 1, group, started))
+
+    def _note_skipped(self, group: Sequence[Batch]) -> None:
+        """Count the pictures that some rank could not use. Raises DataError where there are too many."""
+        found = {name: why for batch in group for name, why in batch.skipped.items()}
+        if self.options.on_bad_sample is OnBadSample.skip:
+            found = {name: why for each in self.ranks.gather(found) for name, why in each.items()}
+        note_skipped(self.progress.bad_samples, found, "train", self.options)
 
     def _is_due(self, step: int) -> bool:
         """Whether the model is to be evaluated after a step."""
@@ -215,6 +233,7 @@ class Training:
                 rounds=rounds_of(count, self.options.batch_size, ranks) if ranks.world > 1 else None,
                 ranks=ranks,
             )
+        note_skipped(self.bad_val_samples, found.skipped, "val", self.options)
         loss = found.objective(self.objective.weights)
         best = progress.step > 0 and loss < self._best_loss()
         progress.last, progress.evaluated = found, progress.step
@@ -271,7 +290,7 @@ class Training:
         self.job.engine.restore(saved.tensors)
 
     def _split(self, name: str) -> Samples:
-        samples = self.job.dataset.split(name, self.job.tasks)
+        samples = open_samples(self.job.dataset, name, self.job.tasks, self.options)
         if not len(samples):
             raise DataError(f"split {name!r} of data set {self.job.config.dataset['name']} has no picture; add some")
         return samples

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .labels import Label
 from .task import Task
 
@@ -33,11 +34,69 @@ class Sample:
 
 
 class Samples(Protocol):
-    """A split: any map-style data set of samples, which can be pickled into workers."""
+    """A split: any map-style data set of samples, which can be pickled into workers.
+
+    It may also have `ids`, a sequence of the names of its pictures, and `files(index)`, the paths of the files that one
+    picture is read from. Both open no file; messages and `mtrun data verify` name pictures and files by them.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def name_of(samples: Samples, index: int) -> str:
+    """What a picture is called, without reading it: its id where the split says, else its number in the split."""
+    ids = getattr(samples, "ids", None)
+    return f"picture-{index}" if ids is None else str(ids[index])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file of a data set, as far as that shows before any is read.
+
+    Attributes:
+        file: the file, missing or not.
+        message: names it, and says what was found and expected.
+        id: the picture that cannot be used for it; empty where it is not about one picture.
+        task: the task whose annotation it is; empty for the picture itself.
+    """
+
+    file: Path
+    message: str
+    id: str = ""
+    task: str = ""
+
+
+class IncompleteError(DataError):
+    """A split of which some pictures lack files, or whose list has wrong entries; it knows all of them.
+
+    Attributes:
+        samples: the split all the same, with a place for every picture; those that lack a file fail when read.
+        faults: everything that was found.
+    """
+
+    def __init__(self, message: str, samples: Samples, faults: Sequence[Fault]) -> None:
+        super().__init__(message)
+        self.samples, self.faults = samples, tuple(faults)
+
+    def __reduce__(self) -> tuple[type[IncompleteError], tuple[str, Samples, tuple[Fault, ...]]]:
+        return type(self), (str(self), self.samples, self.faults)  # so that it travels between processes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the files of a data set come from.
+
+    Attributes:
+        files: what to get there, by name.
+        url: the page of those who publish them.
+        terms: under which terms, in a sentence.
+    """
+
+    files: tuple[str, ...]
+    url: str
+    terms: str
 
 
 @dataclass
@@ -49,12 +108,14 @@ class Batch:
         images: (B, 3, H, W) float32 in [0, 1].
         labels: by task, (B, H, W) or (B, C, H, W); void where a picture has no annotation.
         present: by task, (B,) boolean, whether the picture has an annotation of the task.
+        skipped: ids of pictures that could not be used, and why; black and without annotations in the batch.
     """
 
     ids: list[str]
     images: Tensor
     labels: dict[str, Tensor]
     present: dict[str, Tensor]
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -62,7 +123,8 @@ class Batch:
         def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
 
-        return Batch(self.ids, self.images.to(device, non_blocking=True), move(self.labels), move(self.present))
+        images = self.images.to(device, non_blocking=True)
+        return Batch(self.ids, images, move(self.labels), move(self.present), self.skipped)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by `DataLoader(pin_memory=True)`."""
@@ -70,7 +132,7 @@ class Batch:
         def pin(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.pin_memory() for name, x in tensors.items()}
 
-        return Batch(self.ids, self.images.pin_memory(), pin(self.labels), pin(self.present))
+        return Batch(self.ids, self.images.pin_memory(), pin(self.labels), pin(self.present), self.skipped)
 
 
 def collate(samples: Sequence[Sample], tasks: Sequence[Task]) -> Batch:
@@ -96,12 +158,14 @@ class Dataset(ABC):
         image_size: (height, width) that training uses unless told otherwise.
         zoom, rotation, flip: the augmentation that the published protocols use on it: the range of scale factors,
             the largest rotation in degrees, and whether to mirror half of the pictures.
+        sources: where its files can be had; none where it needs no files, or only the user's own.
     """
 
     image_size: ClassVar[tuple[int, int]]
     zoom: ClassVar[tuple[float, float]] = (1.0, 1.0)
     rotation: ClassVar[float] = 0.0
     flip: ClassVar[bool] = True
+    sources: ClassVar[tuple[Source, ...]] = ()
 
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
@@ -112,7 +176,8 @@ class Dataset(ABC):
         """The pictures of `train` or `val`, with the annotations of `tasks` and no other file opened.
 
         Raises:
-            DataError: if a file that is listed is missing, or the split is empty.
+            DataError: if a file that is listed is missing, or the split is empty; an `IncompleteError`, where it can
+                say which pictures lack what, so that the others can be used or looked at.
         """
 
 

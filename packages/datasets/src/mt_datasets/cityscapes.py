@@ -19,6 +19,7 @@ from mt_core.errors import ConfigError
 from mt_core.task import Task
 from mt_core.tasks import Depth, Segmentation
 
+from . import sources as published
 from .files import read_depth, read_labels
 from .folders import Annotation, Layout, another_root, contents, open_root
 from .mtan import describe_mtan, is_mtan, mtan_layout, open_mtan
@@ -66,6 +67,7 @@ class Cityscapes(Dataset):
     classes: int = 7
 
     image_size = (128, 256)
+    sources = (published.CITYSCAPES_MTAN,)
 
     def __post_init__(self) -> None:
         if self.classes not in CLASSES:

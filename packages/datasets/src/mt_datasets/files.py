@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import io
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +29,29 @@ def read_ids(path: Path) -> list[str]:
     Raises:
         DataError: if it is missing, empty or no UTF-8 text, or a name stands twice or would leave its folder.
     """
+    return _faultless(*scan_ids(path))
+
+
+def scan_ids(path: Path) -> tuple[list[str], list[str]]:
+    """The names of pictures in a split list that can be used, each once, and what is wrong with the others.
+
+    Raises:
+        DataError: if it is missing, empty or no UTF-8 text.
+    """
     with reading(path, "a UTF-8 text with the name of one picture a line"):
-        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if not ids:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if not names:
         raise DataError(f"{path}: lists no picture; write the name of one picture a line")
-    seen: set[str] = set()
-    for name in ids:
+    ids: dict[str, None] = {}
+    wrong: list[str] = []
+    for name in names:
         if ".." in name or not name.isprintable() or any(character in name for character in "/\\"):
-            raise DataError(f"{path}: {name!r} is no name of a picture; expected a file name without folder and ending")
-        if name in seen:
-            raise DataError(f"{path}: {name!r} stands twice; every picture may stand once")
-        seen.add(name)
-    return ids
+            wrong.append(f"{path}: {name!r} is no name of a picture; expected a file name without folder and ending")
+        elif name in ids:
+            wrong.append(f"{path}: {name!r} stands twice; every picture may stand once")
+        else:
+            ids[name] = None
+    return list(ids), list(dict.fromkeys(wrong))
 
 
 def read_numbers(folder: Path) -> list[str]:
@@ -46,14 +60,34 @@ def read_numbers(folder: Path) -> list[str]:
     Raises:
         DataError: if the folder is missing or holds no array, or one that has no number.
     """
-    with reading(folder, "a folder of arrays 0.npy, 1.npy, ..."):
-        names = [path.stem for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith(".")]
-    if not names:
-        raise DataError(f"{folder}: holds no array; expected 0.npy, 1.npy, ...; restore them")
-    for name in names:
-        if not (name.isascii() and name.isdecimal()):
-            raise DataError(f"{folder}: {name}.npy has no number; expected 0.npy, 1.npy, ...; number it or remove it")
-    return sorted(names, key=lambda name: (int(name), name))
+    return _faultless(*scan_numbers(folder))
+
+
+def scan_numbers(folder: Path, others: Iterable[Path] = ()) -> tuple[list[str], list[str]]:
+    """The numbers of the arrays in a folder, or in any of `others`, in order; and what is wrong with other names.
+
+    Raises:
+        DataError: if the folder is missing or cannot be listed, or there is no array.
+    """
+    names, wrong = [], []
+    for place in (folder, *others):
+        with reading(place, "a folder of arrays 0.npy, 1.npy, ..."):
+            found = [path.stem for path in place.iterdir() if path.suffix == ".npy" and not path.name.startswith(".")]
+        strange = [name for name in found if not (name.isascii() and name.isdecimal())]
+        if not found and place is folder:
+            raise DataError(f"{folder}: holds no array; expected 0.npy, 1.npy, ...; restore them")
+        names += [name for name in found if name not in strange]
+        wrong += [
+            f"{place}: {name}.npy has no number; expected 0.npy, 1.npy, ...; number it or remove it"
+            for name in sorted(strange)
+        ]
+    return sorted(set(names), key=lambda name: (int(name), name)), wrong
+
+
+def _faultless(names: list[str], faults: list[str]) -> list[str]:
+    if faults:
+        raise DataError(faults[0])
+    return names
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -111,9 +145,10 @@ def read_normals(path: Path) -> NDArray[np.float32]:
     Vectors shorter than half mean "not annotated" and become (0, 0, 0); the others are brought to unit length.
 
     Raises:
-        DataError: if the file cannot be read, or the .npy does not hold components in [-1, 1].
+        DataError: if the file cannot be read, the .npy does not hold components in [-1, 1], or most vectors are not
+            of unit length.
     """
-    return _unit(_READ_NORMALS[path.suffix](path))
+    return _unit(_READ_NORMALS[path.suffix](path), path)
 
 
 def read_plane(path: Path) -> NDArray[Any]:
@@ -167,9 +202,16 @@ def _normals_of_npy(path: Path) -> NDArray[np.float32]:
 _READ_NORMALS = {".png": _normals_of_png, ".npy": _normals_of_npy}
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     length = np.sqrt(np.einsum("chw,chw->hw", vectors, vectors))
     too_short = length < 0.5
+    kept = length[~too_short]
+    # Resizing shortens vectors where two surfaces meet, and networks are not exact; but few vectors are concerned.
+    if kept.size and np.mean(np.abs(kept - 1) > 0.1) > 0.5:
+        raise DataError(
+            f"{path}: most normals are not of unit length (the median is {np.median(kept):.4g}); expected unit "
+            f"vectors, and shorter than half where it is not annotated; mend the file"
+        )
     length[too_short] = 1
     vectors /= length
     vectors[:, too_short] = 0
@@ -180,8 +222,11 @@ def _read_npy(path: Path) -> NDArray[Any]:
     # np.load would also unpack archives, which have other contents than a label
     with reading(path, "a NumPy array (.npy) of numbers"), path.open("rb") as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        rest = len(file.read(1 << 20))
     if array.dtype.kind not in "buif":
         raise DataError(f"{path}: holds {array.dtype}; expected numbers")
+    if rest:
+        raise DataError(f"{path}: goes on after its array, of shape {array.shape}; restore the file")
     return array
 
 
@@ -191,11 +236,27 @@ def _planes(array: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
-    with Image.open(path, formats=formats) as picture:
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data), formats=formats) as picture:
         width, height = picture.size
         if width * height > MAX_PIXELS:
             raise DataError(f"{path}: {width} x {height} pixels; expected at most {MAX_PIXELS}: scale it down")
+        if picture.format == "PNG":
+            _expect_whole_png(data)
         yield picture
+
+
+def _expect_whole_png(data: bytes) -> None:
+    """Every chunk is there, with its check sum: PIL looks no further than what it needs to decode. Raises OSError."""
+    place, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data.ljust(place + 8, b"\0"), place)
+        end = place + 8 + length
+        if end + 4 > len(data) or not kind.strip(b"\0"):
+            raise OSError(f"the PNG is cut off after {len(data)} bytes")
+        if data[end : end + 4] != struct.pack(">I", zlib.crc32(data[place + 4 : end])):
+            raise OSError(f"the check sum of the chunk at byte {place} is wrong")
+        place = end + 4
 
 
 def _expect_mode(path: Path, picture: Image.Image, modes: Collection[str], expected: str) -> None:

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torchvision.tv_tensors import Image
 
-from mt_core.dataset import SPLITS, Sample
+from mt_core.dataset import SPLITS, Fault, IncompleteError, Sample
 from mt_core.errors import ConfigError, DataError
 from mt_core.labels import Label
 from mt_core.task import Task
 
-from .files import read_ids, read_picture
+from .files import read_picture, reading, scan_ids
 
 Alternatives = tuple[str, ...]  # file patterns, "normals/*.npy"; the first that exists for a picture is read
 
@@ -94,6 +94,11 @@ class Pictures:
         present = {task: label for task, label in labels.items() if label is not None}
         return Sample(name, image.as_subclass(Image), present)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files that one picture and its annotations are read from."""
+        groups = [group for task in self.tasks for group in self.layout.needs(task.name)] or [(self.layout.pictures,)]
+        return tuple(dict.fromkeys(_first(self.root, group, self.ids[index]) for group in groups))
+
     def _label(self, task: Task, name: str, size: torch.Size) -> Label | None:
         annotation = self.layout.annotations[task.name]
         paths = [_first(self.root, alternatives, name) for alternatives in annotation.files]
@@ -115,25 +120,43 @@ def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> 
 
     Raises:
         ConfigError: if there is no such split or task.
-        DataError: if `root`, a folder or a file is missing, or the list cannot be used.
+        DataError: if `root` or a folder is missing, or the list cannot be read.
+        IncompleteError: if files are missing, or entries of the list are wrong.
     """
     expect_choice(layout, split, tasks)
     folder = open_root(root, layout.describe())
     listed = _fill(layout.lists, split)
-    if not (folder / listed).is_file():
+    with reading(folder / listed, "the list of a split"):
+        is_there = (folder / listed).exists()
+    if not is_there:
         raise another_root(f"{folder / listed}: no such file", layout.describe())
-    return open_pictures(layout, folder, listed, read_ids(folder / listed), tasks)
+    ids, wrong = scan_ids(folder / listed)
+    return open_pictures(layout, folder, listed, ids, tasks, [Fault(folder / listed, text) for text in wrong])
 
 
-def open_pictures(layout: Layout, folder: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task]) -> Pictures:
+def open_pictures(
+    layout: Layout, folder: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task], faults: Sequence[Fault] = ()
+) -> Pictures:
     """The pictures `ids` that `listed` names, after a look whether every file that `tasks` need is there.
 
     Raises:
-        DataError: if a folder or a file is missing.
+        DataError: if a folder is missing.
+        IncompleteError: if files are missing, or there are `faults` already.
     """
-    _expect_folders(layout, folder, tasks)
-    _expect_files(layout, folder, listed, ids, tasks)
-    return Pictures(folder, layout, tuple(ids), tuple(tasks))
+    with reading(folder, "a folder that may be looked into"):
+        _expect_folders(layout, folder, tasks)
+    pictures = Pictures(folder, layout, tuple(ids), tuple(tasks))
+    absent = _absent(pictures, listed)
+    messages = [fault.message for fault in faults[:1]]
+    if absent:
+        more = ", ..." if len(absent) > 5 else ""
+        messages.append(
+            f"{folder}: {len(absent)} of the files that {listed} calls for are missing: "
+            f"{', '.join(list(absent)[:5])}{more}; restore them, or take their pictures out of {listed}"
+        )
+    if messages:
+        raise IncompleteError("; ".join(messages), pictures, [*faults, *absent.values()])
+    return pictures
 
 
 def expect_choice(layout: Layout, split: str, tasks: Sequence[Task]) -> None:
@@ -149,7 +172,9 @@ def open_root(root: str, expected: str) -> Path:
     folder = Path(root).expanduser()
     if not root:
         raise another_root("the folder of the data set is not set", expected)
-    if not folder.is_dir():
+    with reading(folder, "the folder of a data set"):
+        is_folder = folder.is_dir()
+    if not is_folder:
         raise another_root(f"{folder} is no folder", expected)
     return folder
 
@@ -181,35 +206,37 @@ def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
             raise DataError(f"{root}: no folder {folders}, which task {task.name} needs; add it, or {without}")
 
 
-def _expect_files(layout: Layout, root: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task]) -> None:
-    """Every picture of `ids` has all the files of `tasks`: each folder is listed once, and no file is opened."""
-    groups = list(dict.fromkeys(group for task in tasks for group in layout.needs(task.name)))
-    folders = {str(PurePosixPath(pattern).parent) for group in groups for pattern in group}
+def _absent(pictures: Pictures, listed: str) -> dict[str, Fault]:
+    """The files that are missing, as patterns say them: each folder is listed once, and no file is opened."""
+    root, layout = pictures.root, pictures.layout
+    owners: dict[Alternatives, str] = {(layout.pictures,): ""}
+    for task in pictures.tasks:
+        for group in layout.annotations[task.name].files:
+            owners.setdefault(group, task.name)
+    folders = {str(PurePosixPath(pattern).parent) for group in owners for pattern in group}
     there = {f"{folder}/{name}" for folder in folders for name in _names(root / folder)}
-    absent = [
-        " or ".join(files)
-        for name in ids
-        for group in groups
-        if there.isdisjoint(files := [_fill(pattern, name) for pattern in group])
-    ]
-    if absent:
-        more = ", ..." if len(absent) > 5 else ""
-        raise DataError(
-            f"{root}: {len(absent)} of the files that {listed} calls for are missing: "
-            f"{', '.join(absent[:5])}{more}; restore them, or take their pictures out of {listed}"
-        )
+    absent: dict[str, Fault] = {}
+    for name in pictures.ids:
+        for group, owner in owners.items():
+            files = [_fill(pattern, name) for pattern in group]
+            if there.isdisjoint(files):
+                text = " or ".join(files)
+                message = f"{root}/{text}: no such file, which the picture {name} of {listed} needs; restore it"
+                absent[text] = Fault(root / files[-1], message, name, owner)
+    return absent
 
 
 def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():  # one of several alternatives
-        return []
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries]
+    with reading(folder, "a folder that can be listed"):
+        if not folder.is_dir():  # one of several alternatives
+            return []
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
 
 
 def _first(root: Path, alternatives: Alternatives, name: str) -> Path:
     paths = [root / _fill(pattern, name) for pattern in alternatives]
-    return next((path for path in paths[:-1] if path.exists()), paths[-1])
+    return next((path for path in paths[:-1] if os.path.lexists(path)), paths[-1])
 
 
 def _fill(pattern: str, name: str) -> str:

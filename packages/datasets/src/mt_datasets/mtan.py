@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from mt_core.dataset import SPLITS
+from mt_core.dataset import SPLITS, Fault
 from mt_core.task import Task
 
-from .files import read_numbers, read_pixels
-from .folders import Annotation, Layout, Pictures, expect_choice, open_pictures
+from .files import read_pixels, scan_numbers
+from .folders import Alternatives, Annotation, Layout, Pictures, expect_choice, open_pictures
 
 
 def mtan_layout(origin: str, annotations: Mapping[str, Annotation]) -> Layout:
@@ -34,9 +34,22 @@ def describe_mtan(layout: Layout) -> str:
 def open_mtan(layout: Layout, folder: Path, split: str, tasks: Sequence[Task]) -> Pictures:
     """The pictures of a split in the order of their numbers, after a look whether `tasks` have all their files.
 
+    No list names the pictures: whatever has a number in any of the folders is one.
+
     Raises:
         ConfigError: if there is no such split or task.
-        DataError: if a folder or a file is missing, or a picture has no number.
+        DataError: if a folder is missing.
+        IncompleteError: if a file is missing, or has no number.
     """
     expect_choice(layout, split, tasks)
-    return open_pictures(layout, folder / split, layout.lists, read_numbers(folder / split / "image"), tasks)
+    root = folder / split
+    groups = [group for task in tasks for group in layout.annotations[task.name].files]
+    others = [root / _folder_of(root, group) for group in dict.fromkeys(groups)]
+    ids, wrong = scan_numbers(root / "image", [other for other in others if other.is_dir()])
+    return open_pictures(layout, root, layout.lists, ids, tasks, [Fault(root, text) for text in wrong])
+
+
+def _folder_of(root: Path, group: Alternatives) -> str:
+    """The folder of an annotation that is there; the last of them where none is."""
+    folders = [str(PurePosixPath(pattern).parent) for pattern in group]
+    return next((name for name in folders if (root / name).is_dir()), folders[-1])

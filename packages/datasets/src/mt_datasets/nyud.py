@@ -15,6 +15,7 @@ from mt_core.labels import IGNORE
 from mt_core.task import Task
 from mt_core.tasks import Depth, Edges, Normals, Segmentation
 
+from . import sources as published
 from .files import read_classes, read_depth, read_normals, read_plane
 from .folders import Annotation, Layout, open_split
 
@@ -65,6 +66,7 @@ class NYUD(Dataset):
 
     image_size = (448, 448)
     zoom = (1.0, 1.5)
+    sources = (published.NYUD_MT,)
 
     def tasks(self) -> Mapping[str, Task]:
         tasks: list[Task] = [

@@ -22,6 +22,7 @@ from mt_core.task import Task
 from mt_core.tasks import Depth, Normals, Segmentation
 
 from . import nyud
+from . import sources as published
 from .files import read_depth, read_labels, read_normals
 from .folders import Annotation, another_root, contents, open_root, open_split
 from .mtan import describe_mtan, is_mtan, mtan_layout, open_mtan
@@ -69,6 +70,7 @@ class NYUv2(Dataset):
 
     image_size = (288, 384)
     zoom = (1.0, 1.5)
+    sources = (published.NYUV2_MTAN, published.NYUD_MT)
 
     def __post_init__(self) -> None:
         if self.classes not in CLASSES:

@@ -14,6 +14,7 @@ from mt_core.errors import DataError
 from mt_core.task import Task
 from mt_core.tasks import Edges, HumanParts, Normals, Saliency, Segmentation
 
+from . import sources as published
 from .context import NYU_CLASSES
 from .files import read_classes, read_grey, read_mat, read_normals, reading
 from .folders import Annotation, Layout, open_split
@@ -121,6 +122,7 @@ class PASCAL(Dataset):
     image_size = (448, 448)
     zoom = (0.75, 1.25)
     rotation = 20.0
+    sources = (published.PASCAL_MT,)
 
     def tasks(self) -> Mapping[str, Task]:
         tasks: list[Task] = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -22,16 +22,20 @@ class Verb:
         resumes: whether its defaults are those of the run that `checkpoint` names.
         ranks: whether several processes can run it together.
         examples: command lines.
+        actions: what the word after the command chooses from; each is a command of its own, and this one runs nothing.
+        bare: the option that a first word without `=` sets.
     """
 
     summary: str
-    target: str
+    target: str = ""
     config: str = ""
     usage: str = ""
     options: str = ""
     resumes: bool = False
     ranks: bool = False
     examples: tuple[str, ...] = ()
+    actions: Mapping[str, Verb] = field(default_factory=dict)
+    bare: str = ""
 
     def load(self) -> Callable[..., Any]:
         """The function."""
@@ -104,6 +108,39 @@ VERBS = {
             "mtrun compare RUN --paper mtlora:table1 baseline=mtlora:table1",
             "mtrun compare --paper tglora:table2",
         ),
+    ),
+    "data": Verb(
+        "verify a data set, prepare one from archives, or show its pictures and labels",
+        examples=("mtrun data verify nyud dataset.root=DIR",),
+        actions={
+            "verify": Verb(
+                "read every file of a data set, list all that is wrong, and write a report; ends with 0 or 3",
+                "mtrun.verbs.data_verify:verify",
+                "VerifyConfig",
+                examples=(
+                    "mtrun data verify nyud dataset.root=DIR",
+                    "mtrun data verify pascal dataset.root=DIR tasks=[semseg,human_parts] splits=[val] --json",
+                ),
+                bare="dataset",
+            ),
+            "prepare": Verb(
+                "say where a data set can be had and under which terms, and unpack archives that you have",
+                "mtrun.verbs.data_prepare:prepare",
+                "PrepareConfig",
+                examples=(
+                    "mtrun data prepare nyud",
+                    "mtrun data prepare nyud archives=[NYUD_MT.tgz] dataset.root=DIR",
+                ),
+                bare="dataset",
+            ),
+            "show": Verb(
+                "draw pictures with their labels into a PNG, and what augmentation makes of them",
+                "mtrun.verbs.data_show:show",
+                "ShowConfig",
+                examples=("mtrun data show nyud dataset.root=DIR augment=true count=6 split=val",),
+                bare="dataset",
+            ),
+        },
     ),
     "plugins": Verb(
         "list what is installed, or show the options of one",

@@ -22,7 +22,7 @@ from mt_core.protocols import protocol
 from mt_core.task import Task
 
 from ..config import EvalConfig
-from ..data import evaluated_pictures, evaluation_batches
+from ..data import evaluated_pictures, evaluation_batches, note_skipped, open_samples
 from ..display import evaluation_table
 from ..environment import environment
 from ..evaluation import departures_of, directions, rounds_of
@@ -63,7 +63,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
     tasks = [model.tasks[name] for name in model.selected]
     _check(tasks, dataset, config, artefact)
     departures = departures_of(rules, config.dataset["name"], tasks, built.spec.image_size)
-    samples = dataset.split("val", tasks)
+    samples = open_samples(dataset, "val", tasks, options)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
     count = evaluated_pictures(samples, options)
@@ -77,6 +77,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
             rounds=rounds_of(count, options.batch_size, ranks) if ranks.world > 1 else None,
             ranks=ranks,
         )
+    note_skipped({}, found.skipped, "val", options)
     return {
         "checkpoint": str(artefact),
         "protocol": rules.name,
@@ -87,6 +88,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
         "directions": directions(rules, tasks),
         "losses": found.losses,
         "images": found.images,
+        "skipped_pictures": list(found.skipped),
         "seconds": time.perf_counter() - started,
         "environment": environment(device),
     }
