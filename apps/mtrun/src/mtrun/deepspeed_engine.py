@@ -302,14 +302,14 @@ class DeepSpeedEngine(Engine):
     def _restore_moment(self, key: str, values: Mapping[str, Tensor]) -> None:
         optimizer = self.engine.optimizer
         state = getattr(optimizer, "optimizer", optimizer).state
-        for piece in self.pieces:
-            if piece.name in values and piece.key is not None:
-                mine, value = state[piece.key], values[piece.name]
-                if value.ndim == 0 and key == "step":
-                    mine[key] = value.to(piece.key.device, copy=True)
-                else:
-                    mine.setdefault(key, torch.zeros_like(piece.key))
-        deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
+        mine = [piece for piece in self.pieces if piece.name in values and piece.key is not None]
+        for piece in mine:
+            if key == "step":  # a number, which is not dealt out
+                state[piece.key][key] = values[piece.name].to(piece.key.device, copy=True)
+            else:
+                state[piece.key].setdefault(key, torch.zeros_like(piece.key))
+        if key != "step":
+            deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
 
     def _everywhere(self, keys: list[str]) -> list[str]:
         """The keys that any rank has: one whose pieces are all padding has none."""
