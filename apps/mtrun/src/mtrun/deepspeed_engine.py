@@ -141,9 +141,9 @@ class DeepSpeedEngine(Engine):
         if self.average is None:
             yield
             return
-        kept, values = self._trained(), self.state()
+        kept = {name: x.clone() for name, x in self._trained().items()}  # below stage 3 they are the model's own
         try:
-            self._put(values)
+            self._put(self.state())
             yield
         finally:
             self._put(kept)
@@ -302,12 +302,12 @@ class DeepSpeedEngine(Engine):
     def _restore_moment(self, key: str, values: Mapping[str, Tensor]) -> None:
         optimizer = self.engine.optimizer
         state = getattr(optimizer, "optimizer", optimizer).state
-        mine = [piece for piece in self.pieces if piece.name in values and piece.key is not None]
-        for piece in mine:
-            if key == "step":  # a number, which is not dealt out
-                state[piece.key][key] = values[piece.name].to(piece.key.device, copy=True)
-            else:
-                state[piece.key].setdefault(key, torch.zeros_like(piece.key))
+        for piece in self.pieces:
+            if piece.name in values and piece.key is not None:
+                if key == "step":  # a number, which is not dealt out
+                    state[piece.key][key] = values[piece.name].to(piece.key.device, copy=True)
+                else:
+                    state[piece.key].setdefault(key, torch.zeros_like(piece.key))
         if key != "step":
             deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
 
