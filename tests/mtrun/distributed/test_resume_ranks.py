@@ -16,7 +16,7 @@ from .runs import TINY, state
 STEADY = (
     *TINY, "adapter.dropout=0", "backbone.drop_path=0", "trainer.eval_before=false",
     "trainer.eval_every=100", "trainer.save_every=2", "trainer.keep_states=9",
-    "trainer.schedule=constant", "trainer.warmup=0", "trainer.lr=1e-4", "trainer.max_steps=2",
+    "trainer.schedule=constant", "trainer.warmup=0", "trainer.lr=2e-5", "trainer.max_steps=2",
 )  # fmt: skip
 ALONE = ("engine=torch", "launch.ranks=1")
 
@@ -33,6 +33,11 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor], head: str) -> float:
     assert all(not x.any() for each in (a, b) for name, x in each.items() if name in strange)
     difference = torch.cat([(a[name] - b[name]).double().flatten() for name in names])
     return float(difference.norm() / torch.cat([b[name].double().flatten() for name in names]).norm())
+
+
+def _average(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The average, named as the trained weights are."""
+    return {f"trained/{name.removeprefix('average/')}": x for name, x in found.items() if name.startswith("average/")}
 
 
 @pytest.mark.slow
@@ -53,6 +58,7 @@ def test_a_run_goes_on_with_other_ranks_stages_and_engines_as_it_would_have(
         found = run(0, "resume=run", "trainer.max_steps=4", *other)
         assert "launch.ranks: " in found.err or "engine" in found.err
         after = state(tmp_path / "run", 4)
+        assert distance(_average(after), after, "trained") > 1e-4, "an evaluation leaves the trained weights"
         for head, limit in (("trained", 1e-5), ("average", 1e-5), ("optimizer", 1e-3)):
             assert distance(after, expected, head) < limit, (other, head)
 
