@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -318,6 +320,7 @@ class DeepSpeedEngine(Engine):
     def _config(self, trained: int) -> dict[str, Any]:
         """Every setting that matters, written out: DeepSpeed's defaults are for training a whole model."""
         options, bucket = self.options, self.bucket or min(max(trained, 1 << 16), 1 << 26)
+        bucket += bucket % 2  # stages 1 and 2 want it even
         offload = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
         micro = options.batch_size // self.ranks.world
         accumulate = options.accumulate * len(self.passes)
@@ -379,14 +382,22 @@ def _image_size(model: MultiTaskModel) -> tuple[int, int]:
 
 
 def _deepspeed() -> Any:
-    """The module. Raises ConfigError."""
+    """The module, which has nothing to say but errors, and says them on stderr. Raises ConfigError."""
+    logging.getLogger("DeepSpeed").addFilter(_is_error)  # what it says while it is imported, too
     try:
         import deepspeed
     except ImportError as error:
         raise ConfigError(
             f"engine=deepspeed needs DeepSpeed, which is not here ({error}); pip install 'mtrun[deepspeed]'"
         ) from error
+    for handler in deepspeed.utils.logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)  # stdout is for results
     return deepspeed
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _started(device: torch.device, ranks: Ranks) -> Any:
@@ -394,13 +405,15 @@ def _started(device: torch.device, ranks: Ranks) -> Any:
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     deepspeed = _deepspeed()
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
-        False  # compiles for a minute, and training does not use it
-    )
+    warnings.filterwarnings("ignore", _DEPRECATED, FutureWarning)  # once a step, and DeepSpeed's to mend
+    # It compiles for a minute, and training does not use it.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False, dist_init_required=False)
     return deepspeed
+
+
+_DEPRECATED = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
