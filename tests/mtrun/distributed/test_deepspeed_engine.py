@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mt_core.errors import ConfigError
-from mtrun.deepspeed_engine import DeepSpeedEngine, _image_size
+from mtrun.deepspeed_engine import DeepSpeedEngine
+from mtrun.deepspeed_start import image_size_of
 from mtrun.recipe import TrainerOptions
 
 from ..conftest import TINY, Mtrun
@@ -57,7 +58,7 @@ def test_a_model_that_was_put_together_by_hand_is_refused() -> None:
         origin = None
 
     with pytest.raises(ConfigError, match=r"engine=deepspeed wants a model that mt_core\.build made"):
-        _image_size(ByHand())  # type: ignore[arg-type]
+        image_size_of(ByHand())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -84,11 +85,11 @@ def test_combinations_that_cannot_be_right_end_with_exit_2(words: list[str], mes
 
 SCRIPT = """
 import sys, torch
-from mtrun.deepspeed_engine import DeepSpeedEngine, _started
-from mtrun.ranks import ALONE
+from mtrun.deepspeed_engine import DeepSpeedEngine
+from mtrun.deepspeed_start import started
 from mtrun.recipe import TrainerOptions
 DeepSpeedEngine().refuse(TrainerOptions(), 1)
-deepspeed = _started(torch.device("cpu"), ALONE)
+deepspeed = started(torch.device("cpu"))
 x = torch.ones(1)
 torch.distributed.all_gather_into_tensor(x, x.clone())
 deepspeed.utils.logger.warning("a warning")

@@ -105,7 +105,8 @@ class Ranks:
                 time.sleep(PATIENCE)
             value, error = pickle.loads(self._store.get(key))  # noqa: S301 - of our own rank 0
             if error is not None:
-                raise error[0](error[1])
+                met: BaseException = error[0](error[1])
+                raise met
             return value  # type: ignore[no-any-return]
         try:
             value = work()
