@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +15,7 @@ from mt_core.errors import ConfigError, MTError
 
 from . import __version__, signals
 from .launching import RankError, launch
-from .places import place, without_local_rank
+from .places import Place, is_met_by_all, place, without_local_rank
 from .rank import REPEATS
 from .results import Result
 from .verbs import VERBS, Verb
@@ -61,8 +61,7 @@ def _run(words: list[str], as_json: bool) -> int:
         return 0
     from .terminal import logging_to_stderr
 
-    where = place()
-    is_main = where is None or where.rank == 0
+    is_main = _is_main()
     if not is_main:
         logging.disable(logging.ERROR)  # the main rank says what there is to say
     # A library that prints must not spoil the one JSON object.
@@ -146,9 +145,30 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], sile
             )
         if where is not None and results:
             raise ConfigError("a sweep with ranks that were started outside: use launch.ranks=N, or one run at a time")
-        keep(launch(name, values, silent) if where is None and asked > 1 else verb.load()(typed, values))
+        with _saying(where):
+            keep(launch(name, values, silent) if where is None and asked > 1 else verb.load()(typed, values))
 
     compose(Root(name, cls, saved), rest, job)
+
+
+@contextlib.contextmanager
+def _saying(where: Place | None) -> Iterator[None]:
+    """Within, a rank that meets an error by itself says so; what all of them meet, the main one says."""
+    try:
+        yield
+    except MTError as error:
+        if where is not None and where.rank and not is_met_by_all(error):
+            print(f"mtrun: error: rank {where.rank}: {error}", file=sys.stderr)  # noqa: T201
+        raise
+
+
+def _is_main() -> bool:
+    """Whether this is the process that writes and shows."""
+    try:
+        where = place()
+    except ConfigError:  # what the environment says cannot be
+        return True
+    return where is None or where.rank == 0
 
 
 def _saved(name: str, verb: Verb, words: list[str]) -> dict[str, Any]:
@@ -175,8 +195,10 @@ def _print_json(values: list[dict[str, Any]]) -> None:
 
 
 def _failed(error: BaseException, code: int, as_json: bool) -> int:
-    """One message on stderr, and as JSON on stdout where that was asked for."""
+    """One message on stderr, and as JSON on stdout where that was asked for; of several ranks, by the main one."""
     logging.getLogger(__name__).debug("exit code %d", code, exc_info=error)
+    if not _is_main():
+        return code
     print(f"mtrun: error: {error}", file=sys.stderr)  # noqa: T201 - logging is closed by now
     if as_json:
         found = {"type": getattr(error, "kind", type(error).__name__), "message": str(error), "exit_code": code}

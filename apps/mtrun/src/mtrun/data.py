@@ -6,6 +6,7 @@ The number of workers changes nothing, and a run that is taken up at step k sees
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from mt_core.task import Task
 
 from .ranks import ALONE, Ranks
 from .recipe import OnBadSample, RunningOptions
+from .signals import die_with
 
 log = logging.getLogger(__name__)
 
@@ -256,6 +258,9 @@ def _collate(items: Sequence[Sample | Failure], tasks: Sequence[Task]) -> Batch 
 
 
 def _leave_signals_alone(worker: int) -> None:
-    """The main process decides when to stop; a signal to the whole group must not end the workers first."""
+    """Whom it reads for decides when to stop: a signal to the whole group must not end a worker first."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    die_with(parent.pid or 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mt_core.accounting import live_parameters
@@ -21,20 +16,20 @@ from mt_core.artefact import check_trained, trained_state
 from mt_core.dataset import Batch
 from mt_core.distributed import synchronise_batch_norms, together
 from mt_core.errors import ConfigError, NonFiniteError
-from mt_core.model import MultiTaskModel, Objective
+from mt_core.model import Objective
 
 from .averages import Average
 from .balancers import Balancer
 from .balancing import balanced_gradients, split_parameters
+from .deepspeed_start import Part, deepspeed_module, image_size_of, settings, started
 from .engine import Engine, StepResult
 from .finite import step_result
 from .optimizers import build_optimizer
 from .ranks import Ranks
-from .recipe import Precision, TrainerOptions
+from .recipe import TrainerOptions
 from .sharding import Piece, deal_out, pieces, whole
 from .stepping import (
     autocast,
-    balanced,
     kept_of,
     learn,
     passes,
@@ -88,7 +83,7 @@ class DeepSpeedEngine(Engine):
                 "trainer.compile=true at engine.stage=3: parameters that come and go cannot be compiled; take a lower "
                 "stage, or leave it uncompiled"
             )
-        _deepspeed()
+        deepspeed_module()
 
     def home(self, device: torch.device) -> torch.device:
         return torch.device("cpu") if self.stage == 3 else device
@@ -96,7 +91,7 @@ class DeepSpeedEngine(Engine):
     def prepare(
         self, objective: Objective, options: TrainerOptions, device: torch.device, ranks: Ranks, balancer: Balancer
     ) -> None:
-        deepspeed = _started(device, ranks)
+        deepspeed = started(device)
         model = objective.model
         self.objective, self.options, self.device = objective, options, device
         self.ranks, self.balancer = ranks, balancer
@@ -107,9 +102,10 @@ class DeepSpeedEngine(Engine):
         model.encoder.checkpointing = options.checkpointing
         if ranks.world > 1:
             synchronise_batch_norms(model)
-        still = self.parameters.keys() - live_parameters(model, _image_size(model))
-        config = self._config(sum(p.numel() for p in self.parameters.values()))
-        part = _Part(objective, device, options.precision)
+        still = self.parameters.keys() - live_parameters(model, image_size_of(model))
+        trained = sum(p.numel() for p in self.parameters.values())
+        config = settings(self, options, device, ranks.world, len(self.passes), trained)
+        part = Part(objective, device, options.precision)
         optimizer = build_optimizer(self.parameters, options, device, still)  # before shapes are gone
         if self.stage == 3:
             deepspeed.zero.Init(module=part, config_dict_or_path=config)  # each parameter by itself, never all at once
@@ -141,9 +137,9 @@ class DeepSpeedEngine(Engine):
         if self.average is None:
             yield
             return
-        kept, values = self._trained(), self.state()
+        kept = {name: x.clone() for name, x in self._trained().items()}  # below stage 3 they are the model's own
         try:
-            self._put(values)
+            self._put(self.state())
             yield
         finally:
             self._put(kept)
@@ -304,103 +300,18 @@ class DeepSpeedEngine(Engine):
         state = getattr(optimizer, "optimizer", optimizer).state
         for piece in self.pieces:
             if piece.name in values and piece.key is not None:
-                mine, value = state[piece.key], values[piece.name]
-                if value.ndim == 0 and key == "step":
-                    mine[key] = value.to(piece.key.device, copy=True)
+                if key == "step":  # a number, which is not dealt out
+                    state[piece.key][key] = values[piece.name].to(piece.key.device, copy=True)
                 else:
-                    mine.setdefault(key, torch.zeros_like(piece.key))
-        deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
+                    state[piece.key].setdefault(key, torch.zeros_like(piece.key))
+        if key != "step":
+            deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
 
     def _everywhere(self, keys: list[str]) -> list[str]:
         """The keys that any rank has: one whose pieces are all padding has none."""
         return sorted({key for found in self.ranks.gather(keys) for key in found})
 
-    def _config(self, trained: int) -> dict[str, Any]:
-        """Every setting that matters, written out: DeepSpeed's defaults are for training a whole model."""
-        options, bucket = self.options, self.bucket or min(max(trained, 1 << 16), 1 << 26)
-        offload = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
-        micro = options.batch_size // self.ranks.world
-        accumulate = options.accumulate * len(self.passes)
-        return {
-            "train_micro_batch_size_per_gpu": micro,
-            "gradient_accumulation_steps": accumulate,
-            "train_batch_size": micro * accumulate * self.ranks.world,
-            "gradient_clipping": 0.0 if options.clip is None or self.stage == 0 else options.clip,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "fp16": {"enabled": False},
-            "bf16": {"enabled": False},
-            "steps_per_print": None,
-            "wall_clock_breakdown": False,
-            "zero_optimization": {
-                "stage": self.stage,
-                "contiguous_gradients": True,
-                "overlap_comm": False,
-                "reduce_scatter": True,
-                "reduce_bucket_size": bucket,
-                "allgather_bucket_size": bucket,
-                "stage3_prefetch_bucket_size": bucket,
-                "stage3_param_persistence_threshold": 10_000,
-                "stage3_max_live_parameters": 1 << 28,
-                "stage3_max_reuse_distance": 1 << 28,
-                "sub_group_size": 1 << 30,
-                **({"offload_optimizer": offload} if self.offload_optimizer else {}),
-                **({"offload_param": offload} if self.offload_parameters else {}),
-            },
-        }
-
-
-class _Part(nn.Module):
-    """What DeepSpeed wraps: everything that uses a parameter happens in its forward."""
-
-    def __init__(self, objective: Objective, device: torch.device, precision: Precision) -> None:
-        super().__init__()
-        self.objective, self.device, self.precision = objective, device, precision
-
-    def forward(self, batch: Batch | Tensor, share: float = 1.0, balancer: Balancer | None = None) -> Any:
-        """Pictures to logits, or a batch to the loss that is minimised and its parts."""
-        with autocast(self.device, self.precision):
-            if isinstance(batch, Tensor):
-                return self.objective.model(batch)
-            terms, parts = self.objective.terms(batch, share)
-            assert balancer is not None
-            return balanced(terms, self.objective, balancer), parts
-
 
 def _known(piece: Piece) -> Tensor:
     assert piece.key is not None
     return piece.key
-
-
-def _image_size(model: MultiTaskModel) -> tuple[int, int]:
-    if model.origin is None:
-        raise ConfigError("engine=deepspeed wants a model that mt_core.build made: it asks which parameters are live")
-    return model.origin.spec.image_size
-
-
-def _deepspeed() -> Any:
-    """The module. Raises ConfigError."""
-    try:
-        import deepspeed
-    except ImportError as error:
-        raise ConfigError(
-            f"engine=deepspeed needs DeepSpeed, which is not here ({error}); pip install 'mtrun[deepspeed]'"
-        ) from error
-    return deepspeed
-
-
-def _started(device: torch.device, ranks: Ranks) -> Any:
-    """DeepSpeed, silent, on a process group: a single process needs one, too, and no port for it."""
-    if device.type == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    deepspeed = _deepspeed()
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
-        False  # compiles for a minute, and training does not use it
-    )
-    if not dist.is_initialized():
-        os.environ.setdefault("LOCAL_RANK", "0")
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False, dist_init_required=False)
-    return deepspeed

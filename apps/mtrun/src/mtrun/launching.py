@@ -38,11 +38,17 @@ class RankError(Exception):
 
 @dataclass
 class Rank:
-    """A process that was started."""
+    """A process that was started.
+
+    Attributes:
+        outcome: the file in which it says how it ended.
+        given_up: whether it was killed by us, since it did not end in time.
+    """
 
     number: int
     process: subprocess.Popen[bytes]
     outcome: Path
+    given_up: bool = False
 
     def ended(self) -> dict[str, Any]:
         """What it said when it ended."""
@@ -64,13 +70,15 @@ def launch(verb: str, values: Mapping[str, Any], as_json: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="mtrun-") as folder:
         request = Path(folder) / "request.json"
         write_json(request, {"verb": verb, "values": values, "as_json": as_json})
-        ranks = [
-            _start(number, options["ranks"], port, request, as_json)
-            for port in [_free_port()]
-            for number in range(options["ranks"])
-        ]
+        ranks: list[Rank] = []
         try:
-            stopped = _wait(ranks, options["grace"])
+            with signals.shielded():
+                port = _free_port()
+                with signals.blocked():
+                    ranks += [
+                        _start(number, options["ranks"], port, request, as_json) for number in range(options["ranks"])
+                    ]
+                stopped = _wait(ranks, options["grace"])
         finally:
             for rank in ranks:
                 _end(rank)
@@ -82,16 +90,6 @@ def launch(verb: str, values: Mapping[str, Any], as_json: bool) -> Result:
             raise failure
         found = ranks[0].ended()
     return Result(found["value"], lambda console: None, found["exit_code"])
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this rank when the process that started it is gone, however that ends; Linux only."""
-    if PARENT in os.environ and sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != int(os.environ[PARENT]):
-            sys.exit(1)
 
 
 def _start(number: int, world: int, port: int, request: Path, as_json: bool) -> Rank:
@@ -111,23 +109,22 @@ def _start(number: int, world: int, port: int, request: Path, as_json: bool) -> 
 
 
 def _wait(ranks: Sequence[Rank], grace: float) -> BaseException | None:
-    """Wait until all ranks have ended; the signal that ended them, if one did."""
+    """Wait until all ranks have ended; the signal that ended them, if one did. Within a shield."""
     stopped: BaseException | None = None
     deadline = float("inf")
-    with signals.shielded():
-        while any(rank.process.poll() is None for rank in ranks):
-            failed = any(rank.process.returncode not in (None, 0) for rank in ranks)
-            told = signals.pending()
-            if told is not None and stopped is not None:
-                deadline = 0.0  # told twice
-            if told is not None or (failed and deadline == float("inf")):
-                if stopped is None and told is None:
-                    time.sleep(SETTLING)
-                _tell(ranks, signal.SIGTERM if told is None else _number(told))
-                stopped, deadline = stopped or told, min(deadline, time.monotonic() + grace)
-            if time.monotonic() > deadline:
-                _tell(ranks, signal.SIGKILL)
-            time.sleep(POLL)
+    while any(rank.process.poll() is None for rank in ranks):
+        failed = any(rank.process.returncode not in (None, 0) for rank in ranks)
+        told = signals.pending()
+        if told is not None and stopped is not None:
+            deadline = 0.0  # told twice
+        if told is not None or (failed and deadline == float("inf")):
+            if stopped is None and told is None:
+                time.sleep(SETTLING)
+            _tell(ranks, signal.SIGTERM if told is None else _number(told))
+            stopped, deadline = stopped or told, min(deadline, time.monotonic() + grace)
+        if time.monotonic() > deadline:
+            _tell(ranks, signal.SIGKILL)
+        time.sleep(POLL)
     return stopped
 
 
@@ -135,6 +132,7 @@ def _tell(ranks: Sequence[Rank], number: int) -> None:
     """Send a signal to the ranks that are alive, but not to the processes that read their pictures."""
     for rank in ranks:
         if rank.process.poll() is None:
+            rank.given_up = number == signal.SIGKILL
             rank.process.send_signal(number)
 
 
@@ -148,7 +146,7 @@ def _end(rank: Rank) -> None:
 
 
 def _cause(ranks: Sequence[Rank]) -> RankError | None:
-    """Why the run has failed: what a rank said before what was done to it, and both before who only lost another."""
+    """Why the run has failed: what a rank said before what was done to it, and both before what follows from those."""
     failures: list[tuple[int, int, RankError]] = []
     for rank in ranks:
         code = rank.process.returncode
@@ -168,7 +166,7 @@ def _cause(ranks: Sequence[Rank]) -> RankError | None:
                 128 - code if signalled else code,
                 "RankError",
             )
-            order = 1 if code != -signal.SIGTERM else 2
+            order = 2 if rank.given_up or code == -signal.SIGTERM else 1
         failures.append((order, rank.number, error))
     return min(failures, key=lambda entry: entry[:2])[2] if failures else None
 

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mt_core.errors import ConfigError
 
 PARENT = "MTRUN_PARENT"  # process id of the mtrun that started this one
 OUTCOME = "MTRUN_OUTCOME"  # the file in which a rank that mtrun started says how it ended
+
+
+_COMMON = "every rank has met this"
+
+
+@contextmanager
+def met_by_all() -> Iterator[None]:
+    """Within, an error is one that every rank meets alike, so that the main one says it for all."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(_COMMON)
+        raise
+
+
+def is_met_by_all(error: BaseException) -> bool:
+    """Whether every rank has this error, too."""
+    return _COMMON in getattr(error, "__notes__", ())
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,8 @@ def place(environment: Mapping[str, str] | None = None) -> Place | None:
         raise ConfigError(f"{names['rank']}={rank} and {names['world']}={world} cannot be: ranks count from 0")
     if world == 1:
         return None
-    local_world = _tasks_per_node(found.get(names["local_world"], "")) or world
+    per_node = found.get(names["local_world"], found.get("LOCAL_SIZE", ""))  # the latter is DeepSpeed's
+    local_world = _tasks_per_node(per_node) or world
     address = found.get("MASTER_ADDR") or _first_host(found.get("SLURM_STEP_NODELIST", found.get("SLURM_NODELIST", "")))
     port = _number(found, "MASTER_PORT") if "MASTER_PORT" in found else _port_of(found.get("SLURM_JOB_ID", "0"))
     local = _number(found, names["local"]) if names["local"] in found else rank % local_world

@@ -16,8 +16,7 @@ from mt_core.errors import MTError
 from mt_core.files import write_json
 
 from . import config, signals
-from .launching import die_with_parent
-from .places import OUTCOME, place
+from .places import OUTCOME, PARENT, place
 from .verbs import VERBS
 
 REPEATS = 1.0  # seconds in which a signal counts once: launchers pass on what the terminal has sent to all
@@ -64,5 +63,5 @@ def _ended(error: BaseException, code: int) -> int:
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    signals.die_with(int(os.environ[PARENT]))
     sys.exit(main(sys.argv[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from mt_core.errors import MTError
 
-from .places import Place
+from .places import Place, met_by_all
 from .signals import Terminated, unshielded
 
 T = TypeVar("T")
@@ -73,7 +74,16 @@ class Ranks:
                 if each is not None
             ]
             _, rank, (kind, message) = min(met, key=lambda entry: entry[:2])
-            raise error if rank == self.rank and error is not None else kind(message)
+            with met_by_all():
+                raise error if rank == self.rank and error is not None else kind(message)
+
+    def alike(self, work: Callable[[], T]) -> T:
+        """What each rank does by itself, needing no other; what one of them meets, all raise, and none has left yet."""
+        if self.world == 1:
+            return work()
+        value, error = attempt(work)
+        self.agree(error)
+        return value  # type: ignore[return-value]  # there is one, as nobody met anything
 
     def gather(self, value: T) -> list[T]:
         """The value that each rank has, on every rank."""
@@ -105,7 +115,9 @@ class Ranks:
                 time.sleep(PATIENCE)
             value, error = pickle.loads(self._store.get(key))  # noqa: S301 - of our own rank 0
             if error is not None:
-                raise error[0](error[1])
+                met: BaseException = error[0](error[1])
+                with met_by_all():
+                    raise met
             return value  # type: ignore[no-any-return]
         try:
             value = work()
@@ -153,6 +165,10 @@ def joined(where: Place | None, device: torch.device, minutes: float) -> Iterato
         control = dist.new_group(backend="gloo", timeout=timeout) if backend != "gloo" else dist.group.WORLD
     try:
         yield Ranks(rank, world, where.local_world, control, PrefixStore("mtrun", store))
+    except RuntimeError as error:  # from within the engine, or a metric
+        if isinstance(error, LostError) or not _SAYS_LOST.search(str(error)):
+            raise
+        raise LostError(_lost(error)) from error
     finally:
         dist.destroy_process_group()
 
@@ -163,4 +179,11 @@ def _losing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo, NCCL and the store raise no class of their own
-        raise LostError(f"another rank cannot be reached: {str(error).splitlines()[0]}") from error
+        raise LostError(_lost(error)) from error
+
+
+_SAYS_LOST = re.compile("gloo/transport|NCCL error|remote process|Connection (reset|closed)")
+
+
+def _lost(error: RuntimeError) -> str:
+    return f"another rank cannot be reached: {str(error).splitlines()[0]}"

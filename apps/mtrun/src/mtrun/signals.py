@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ class Terminated(BaseException):
     exit_code = 128 + signal.SIGTERM
 
 
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
 _depth = 0  # of shields around what is running
 _pending: BaseException | None = None
 _since = float("-inf")  # when it arrived
@@ -35,12 +38,23 @@ def raising(repeats: float = 0.0) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, _handle) for number in _NUMBERS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Within, signals wait; they wait in a process that is started here, too, until it is `raising`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -70,6 +84,16 @@ def unshielded() -> Iterator[None]:
         yield
     finally:
         _depth = outside
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent is gone, however that ends; Linux only."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            sys.exit(1)
 
 
 def pending() -> BaseException | None:

@@ -33,7 +33,7 @@ from .evaluation import departures_of, directions, evaluate, rounds_of
 from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
-from .places import place
+from .places import met_by_all, place
 from .progress import Progress
 from .ranks import ALONE, Ranks, attempt
 from .recipe import OnBadSample, OnNonfinite, TrainerOptions
@@ -62,23 +62,28 @@ class Training:
         self.job, self.options, self.ranks = job, job.config.trainer, ranks
         self.device = device_of(self.options.device, place())
         job.engine.refuse(self.options, ranks.world)
-        self.transforms = transforms(job)
-        self.train_split, self.val_split = (self._split(name) for name in ("train", "val"))
         self.progress = Progress() if saved is None else saved.progress
-        self.steps = step_count(self.options, len(self.train_split), self.progress)
-        self.built = build(job.spec, job.engine.home(self.device))
-        self.counts = count_parameters(self.built.model, job.spec.image_size)
-        self.meter = Meter(self.built.model, self.counts, job.spec.image_size, self.device)
-        loss = job.config.loss
-        self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
-        self._balance()
+        ranks.alike(self._build)
         job.engine.prepare(self.objective, self.options, self.device, ranks, job.balancer)
         self.directions = directions(job.protocol, job.tasks)
         self.departures = departures_of(job.protocol, job.config.dataset["name"], job.tasks, job.spec.image_size)
         self.bad_val_samples = {} if self.progress.last is None else dict(self.progress.last.skipped)
         self.listeners: list[Listener] = []
         if saved is not None:
-            self._restore(saved)
+            with met_by_all():
+                self._restore(saved)
+
+    def _build(self) -> None:
+        """Find the pictures, and build the model."""
+        job, loss = self.job, self.job.config.loss
+        self.transforms = transforms(job)
+        self.train_split, self.val_split = (self._split(name) for name in ("train", "val"))
+        self.steps = step_count(self.options, len(self.train_split), self.progress)
+        self.built = build(job.spec, job.engine.home(self.device))
+        self.counts = count_parameters(self.built.model, job.spec.image_size)
+        self.meter = Meter(self.built.model, self.counts, job.spec.image_size, self.device)
+        self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
+        self._balance()
 
     def run(self, listeners: Sequence[Listener]) -> dict[str, Any]:
         """Train, tell the listeners of every step and evaluation, and say what came out.

@@ -150,7 +150,7 @@ class Objective(nn.Module):
         losses = {name: self.model.tasks[name].loss(x, batch.labels[name]) for name, x in logits.items()}
         if is_dealt_out():
             parts = self._parts_of_pixels(batch, list(losses))
-            losses = {name: part * loss for (name, loss), part in zip(losses.items(), parts, strict=True)}
+            losses = {name: part.to(loss) * loss for (name, loss), part in zip(losses.items(), parts, strict=True)}
         terms = {name: self.weights[name] * loss for name, loss in losses.items()}
         if (penalty := self.model.penalty()) is not None:
             losses["penalty"] = penalty / processes()  # each has all of it
@@ -158,7 +158,7 @@ class Objective(nn.Module):
         return terms, {name: loss.detach() for name, loss in losses.items()}
 
     def _parts_of_pixels(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        """The part of each task's annotated pixels, of all processes, that this batch has: (K,)"""
+        """The part of each task's annotated pixels, of all processes, that this batch has: (K,) float64"""
         counts = [self.model.tasks[name].label.valid(batch.labels[name]).sum() for name in names]
         mine = torch.stack(counts).double()
-        return (mine / everywhere(mine).clamp(min=1)).float()
+        return mine / everywhere(mine).clamp(min=1)

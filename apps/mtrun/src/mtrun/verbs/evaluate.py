@@ -14,7 +14,8 @@ import torch
 
 from mt_core.artefact import find, load_artefact
 from mt_core.augment import evaluation_transform
-from mt_core.dataset import Dataset, choose
+from mt_core.build import Built
+from mt_core.dataset import Dataset, Samples, choose
 from mt_core.errors import ConfigError
 from mt_core.files import write_json
 from mt_core.model import MultiTaskModel
@@ -52,9 +53,8 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
     return _written(result, None if config.dry_run else run_of(config.checkpoint))
 
 
-def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[str, Any]:
-    rules, options, artefact = protocol(config.protocol), config.trainer, find(Path(config.checkpoint))
-    rules = rules.thorough() if config.slow else rules
+def _loaded(config: EvalConfig, artefact: Path, device: torch.device) -> tuple[Built, list[Task], Samples]:
+    """The model, its tasks that are measured, and the pictures."""
     dataset: Dataset = chosen("datasets", config.dataset)
     built = load_artefact(artefact, device, config.base_checkpoint)
     model = built.model
@@ -62,8 +62,15 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
     model.select(select_tasks(model.tasks, names if config.tasks is not None else None, str(artefact)))
     tasks = [model.tasks[name] for name in model.selected]
     _check(tasks, dataset, config, artefact)
+    return built, tasks, open_samples(dataset, "val", tasks, config.trainer)
+
+
+def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    artefact = ranks.alike(lambda: find(Path(config.checkpoint)))
+    built, tasks, samples = ranks.alike(lambda: _loaded(config, artefact, device))
+    rules, options, model = protocol(config.protocol), config.trainer, built.model
+    rules = rules.thorough() if config.slow else rules
     departures = departures_of(rules, config.dataset["name"], tasks, built.spec.image_size)
-    samples = open_samples(dataset, "val", tasks, options)
     started = time.perf_counter()
     transform = evaluation_transform(built.spec.image_size)
     count = evaluated_pictures(samples, options)

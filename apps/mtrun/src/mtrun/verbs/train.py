@@ -17,7 +17,7 @@ from ..job import Job, device_of, job_of
 from ..json_values import plain_numbers
 from ..listeners import Hooks
 from ..lock import locked
-from ..places import place
+from ..places import met_by_all, place
 from ..planning import make_plan, needs_plan
 from ..plans import Plan
 from ..ranks import Ranks, joined
@@ -40,7 +40,8 @@ def train(config: TrainConfig, plain: Mapping[str, Any]) -> Result:
     if config.dry_run and config.resume is not None:
         raise ConfigError("dry_run=true and resume exclude each other: a dry run starts anew; leave one of them away")
     where = place()
-    job_of(config, plain).engine.refuse(config.trainer, 1 if where is None else where.world)
+    with met_by_all():
+        job_of(config, plain).engine.refuse(config.trainer, 1 if where is None else where.world)
     with joined(where, device_of(config.trainer.device, where), config.launch.timeout) as ranks:
         if config.resume is not None:
             return _resume(Path(config.resume), config, plain, ranks)
@@ -51,7 +52,7 @@ def train(config: TrainConfig, plain: Mapping[str, Any]) -> Result:
 
 def _begin(config: TrainConfig, plain: Mapping[str, Any], ranks: Ranks) -> Result:
     """A new run. What cannot work fails before there is a folder."""
-    refuse_taken(config.run_dir)
+    ranks.alike(lambda: refuse_taken(config.run_dir))
     job, plan = _planned(job_of(config, plain), ranks)
     training = Training(job, ranks=ranks)
     with ExitStack() as stack:
@@ -83,8 +84,9 @@ def _resume(folder: Path, config: TrainConfig, plain: Mapping[str, Any], ranks: 
     with ExitStack() as stack:
         ranks.agree(_entered(stack, locked(folder)) if ranks.is_main else None)
         states = States(folder / STATE, config.trainer.keep_states)
-        saved = saved_of(states.newest())
-        training = Training(resumed_job(config, plain, before, saved), saved, ranks)
+        saved = ranks.alike(lambda: saved_of(states.newest()))
+        job = ranks.alike(lambda: resumed_job(config, plain, before, saved))
+        training = Training(job, saved, ranks)
         done = saved.progress.step
         if done == training.steps and (folder / RESULT).is_file():
             more = f"the run has taken all of its {done} steps; trainer.max_steps=NUMBER takes it further"
