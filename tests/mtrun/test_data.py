@@ -12,9 +12,8 @@ from mt_core.augment import training_transform
 from mt_core.dataset import Batch
 from mt_core.errors import DataError
 from mtrun.data import UNLIMITED, Order, derived_seed, evaluation_batches, training_batches, worker_count
-from mtrun.progress import Progress
+from mtrun.progress import Progress, step_count
 from mtrun.recipe import RunningOptions, TrainerOptions
-from mtrun.training import step_count
 
 from .toy import Toy
 

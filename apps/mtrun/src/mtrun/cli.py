@@ -133,7 +133,7 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], sile
 
     if silent and is_printing(rest):
         raise ConfigError("--json prints a result; leave it away to see the configuration")
-    cls = getattr(config, verb.config)
+    cls = verb.schema()
     saved = _saved(name, verb, rest)
 
     def job(values: dict[str, Any]) -> None:

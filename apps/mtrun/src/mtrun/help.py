@@ -49,9 +49,9 @@ def of(name: str, verb: verbs.Verb) -> str:
     if verb.usage:
         lines[2:2] = [f"usage: {verb.usage}", ""]
     if verb.options:
-        lines += ["", "options, with their defaults:", *_options(getattr(config, verb.options))]
+        lines += ["", "options, with their defaults:", *_options(verb.schema())]
     if verb.config:
-        cls = getattr(config, verb.config)
+        cls = verb.schema()
         lines += ["", "groups (options: mtrun plugins show NAME):", *_groups(cls)] if cls.groups else []
         lines += ["", "options, with their defaults:", *_options(cls)]
     return "\n".join(lines)

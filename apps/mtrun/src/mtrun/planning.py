@@ -18,8 +18,9 @@ from .data import Order, evaluation_batches, open_samples
 from .job import Job
 from .listeners import Listener
 from .plans import Plan, planner
+from .progress import step_count
 from .torch_engine import TorchEngine
-from .training import Training, step_count
+from .training import Training
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,9 @@ from mt_core.options import from_dict
 
 from .evaluation import Evaluation
 from .json_values import plain_numbers
+from .recipe import TrainerOptions
+
+USUAL_STEPS = 1000  # of a run that names neither steps nor epochs
 
 
 @dataclass
@@ -68,6 +71,16 @@ class Progress:
             return None
         numbers = {"metrics": plain_numbers(found.metrics), "losses": plain_numbers(found.losses)}
         return {**numbers, "images": found.images, "skipped": found.skipped}
+
+
+def step_count(options: TrainerOptions, pictures: int, progress: Progress | None = None) -> int:
+    """How many steps a run takes on a data set of so many pictures, those that it has taken included."""
+    progress = progress or Progress()
+    limits = [] if options.max_steps is None else [options.max_steps]
+    if options.epochs is not None:
+        left = options.epochs * pictures - progress.position
+        limits.append(progress.step + math.ceil(left / (options.batch_size * options.accumulate)))
+    return min(limits, default=USUAL_STEPS)
 
 
 _EVALUATIONS = ("before", "last", "best")

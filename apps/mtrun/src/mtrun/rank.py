@@ -48,7 +48,7 @@ def _run(request: Mapping[str, Any]) -> int:
         if not is_main:
             logging.disable(logging.ERROR)  # the main rank says what there is to say
         values = request["values"]
-        result = verb.load()(config.typed(getattr(config, verb.config), values), values)
+        result = verb.load()(config.typed(verb.schema(), values), values)
         if is_main and not request["as_json"]:
             result.show(console(sys.stdout))
     code: int = result.exit_code

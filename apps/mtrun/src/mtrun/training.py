@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -34,15 +33,13 @@ from .job import Job, device_of, transforms
 from .listeners import EvaluationReport, Listener, Session, StepReport
 from .optimizers import learning_rate
 from .places import met_by_all, place
-from .progress import Progress
+from .progress import Progress, step_count
 from .ranks import ALONE, Ranks, attempt
-from .recipe import OnBadSample, OnNonfinite, TrainerOptions
+from .recipe import OnBadSample, OnNonfinite
 from .resuming import Saved
 from .signals import Terminated, shielded
 
 log = logging.getLogger(__name__)
-
-USUAL_STEPS = 1000  # of a run that names neither steps nor epochs
 
 
 class Training:
@@ -131,12 +128,7 @@ class Training:
             "directions": self.directions,
             "best": {"step": progress.best_step, "by": "lowest weighted validation loss", "loss": self._best_loss()},
             "weights": {"average": "none" if self.options.ema is None else "exponential", "decay": self.options.ema},
-            "parameters": {
-                "trainable": self.counts.trainable,
-                "live": self.counts.live,
-                "total": self.counts.total,
-                "groups": {name: asdict(count) for name, count in self.counts.groups.items()},
-            },
+            "parameters": self.counts.to_json(),
             "engine": {**config.engine, "ranks": self.ranks.world},
             "balancer": config.balancer,
             **self.meter.result(),
@@ -265,12 +257,10 @@ class Training:
 
     def _balance(self) -> None:
         """Start the balancer. Raises ConfigError where it would not be right."""
-        job, parameters = self.job, dict(self.built.model.named_parameters())
-        tasks = [task.name for task in job.tasks]
-        trained = {name: p for name, p in parameters.items() if p.requires_grad}
+        job, tasks = self.job, [task.name for task in self.job.tasks]
+        trained = {name: p for name, p in self.built.model.named_parameters() if p.requires_grad}
         shared, _ = split_parameters(trained, tasks)
-        stage = int(getattr(job.engine, "stage", 0))
-        name = job.config.balancer["name"]
+        stage, name = int(getattr(job.engine, "stage", 0)), job.config.balancer["name"]
         refuse(name, job.balancer, self.options, stage=stage, tasks=tasks, shared=len(shared))
         size = self.options.batch_size * self.options.accumulate
         job.balancer.start(tasks, job.config.seed, max(1, math.ceil(len(self.train_split) / size)))
@@ -328,13 +318,3 @@ class Training:
         except MTError as error:
             return error
         return None
-
-
-def step_count(options: TrainerOptions, pictures: int, progress: Progress | None = None) -> int:
-    """How many steps a run takes on a data set of so many pictures, those that it has taken included."""
-    progress = progress or Progress()
-    limits = [] if options.max_steps is None else [options.max_steps]
-    if options.epochs is not None:
-        left = options.epochs * pictures - progress.position
-        limits.append(progress.step + math.ceil(left / (options.batch_size * options.accumulate)))
-    return min(limits, default=USUAL_STEPS)

@@ -68,6 +68,11 @@ class Counts:
         """Parameters that are never trained."""
         return self.total - self.trainable
 
+    def to_json(self) -> dict[str, Any]:
+        """Exact counts, as plain values."""
+        groups = {name: asdict(count) for name, count in self.groups.items()}
+        return {"trainable": self.trainable, "live": self.live, "total": self.total, "groups": groups}
+
     @property
     def mib(self) -> float:
         """Size of the trainable parameters in float32, in MiB (2^20 bytes)."""
@@ -82,12 +87,9 @@ def report(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, Any]
         for part, found in costs(model, image_size).items()
     }
     return {
-        "trainable": counts.trainable,
-        "live": counts.live,
-        "total": counts.total,
+        **counts.to_json(),
         "frozen": counts.frozen,
         "mib": round(counts.mib, 2),
-        "groups": {name: asdict(count) for name, count in counts.groups.items()},
         "gmacs": {**rounded["model"], "image_size": list(image_size)},
         "encoder_gmacs": rounded["encoder"],
         "convention": CONVENTION,

@@ -16,9 +16,9 @@ class Verb:
         summary: for the help, one line.
         target: function that runs it, as "module:name". With a config class it takes the config object and the same
             as plain values; without one, the words of the command line. It returns a `Result`.
-        config: its config class in `mtrun.config`, where Hydra composes one.
+        config: its config class in `mtrun.config`, or MODULE:CLASS, where Hydra composes one.
         usage: its words, where it reads them itself.
-        options: the class of its options in `mtrun.config`, where it reads them itself.
+        options: the class of its options, as MODULE:CLASS, where it reads them itself.
         resumes: whether its defaults are those of the run that `checkpoint` names.
         ranks: whether several processes can run it together.
         examples: command lines.
@@ -40,6 +40,12 @@ class Verb:
     def load(self) -> Callable[..., Any]:
         """The function."""
         found: Callable[..., Any] = pkgutil.resolve_name(self.target)
+        return found
+
+    def schema(self) -> type[Any]:
+        """The class of its configuration, or of the options that it reads itself."""
+        name = self.config or self.options
+        found: type[Any] = pkgutil.resolve_name(f"mtrun.{name if ':' in name else f'config:{name}'}")
         return found
 
 
@@ -102,7 +108,7 @@ VERBS = {
         "lay runs beside each other, and beside what papers published: tables, and a report in HTML",
         "mtrun.verbs.compare:compare",
         usage="mtrun compare RUN ... [--paper PAPER:TABLE] [baseline=RUN] [output=DIR] [--json]",
-        options="CompareOptions",
+        options="data_config:CompareOptions",
         examples=(
             "mtrun compare runs/a runs/b runs/c baseline=runs/single-semseg,runs/single-depth output=report",
             "mtrun compare RUN --paper mtlora:table1 baseline=mtlora:table1",
@@ -116,7 +122,7 @@ VERBS = {
             "verify": Verb(
                 "read every file of a data set, list all that is wrong, and write a report; ends with 0 or 3",
                 "mtrun.verbs.data_verify:verify",
-                "VerifyConfig",
+                "data_config:VerifyConfig",
                 examples=(
                     "mtrun data verify nyud dataset.root=DIR",
                     "mtrun data verify pascal dataset.root=DIR tasks=[semseg,human_parts] splits=[val] --json",
@@ -126,7 +132,7 @@ VERBS = {
             "prepare": Verb(
                 "say where a data set can be had and under which terms, and unpack archives that you have",
                 "mtrun.verbs.data_prepare:prepare",
-                "PrepareConfig",
+                "data_config:PrepareConfig",
                 examples=(
                     "mtrun data prepare nyud",
                     "mtrun data prepare nyud archives=[NYUD_MT.tgz] dataset.root=DIR",
@@ -136,7 +142,7 @@ VERBS = {
             "show": Verb(
                 "draw pictures with their labels into a PNG, and what augmentation makes of them",
                 "mtrun.verbs.data_show:show",
-                "ShowConfig",
+                "data_config:ShowConfig",
                 examples=("mtrun data show nyud dataset.root=DIR augment=true count=6 split=val",),
                 bare="dataset",
             ),

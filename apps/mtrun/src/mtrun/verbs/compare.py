@@ -13,7 +13,7 @@ from mt_core.errors import ConfigError
 from mt_core.options import from_dict
 
 from ..comparison import FILES, compare_runs, text, write
-from ..config import CompareOptions
+from ..data_config import CompareOptions
 from ..results import Result
 
 log = logging.getLogger(__name__)

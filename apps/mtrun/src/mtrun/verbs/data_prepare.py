@@ -18,7 +18,7 @@ from mt_core.errors import ConfigError, DataError
 
 from .. import terminal
 from ..archives import Watch, unpack
-from ..config import PrepareConfig
+from ..data_config import PrepareConfig
 from ..job import chosen
 from ..results import Result
 

@@ -15,8 +15,8 @@ from mt_core.errors import ConfigError
 from mt_core.files import atomic_path
 from mt_core.task import Task
 
-from ..config import ShowConfig
 from ..data import Order
+from ..data_config import ShowConfig
 from ..job import chosen, training
 from ..panels import PAPER, WIDTH, scaled, table, to_image
 from ..recipe import AugmentOptions

@@ -15,7 +15,7 @@ from mt_core.errors import ConfigError
 from mt_core.files import write_bytes, write_json
 
 from .. import terminal
-from ..config import VerifyConfig
+from ..data_config import VerifyConfig
 from ..inspection import Problem
 from ..job import chosen
 from ..json_values import plain_numbers
