@@ -305,7 +305,8 @@ class DeepSpeedEngine(Engine):
                     mine[key] = value.to(piece.key.device, copy=True)
                 else:
                     mine.setdefault(key, torch.zeros_like(piece.key))
-        deal_out(self.pieces, values, lambda piece: piece.of(state[piece.key][key]))
+        parts = {name: x for name, x in values.items() if x.ndim or key != "step"}  # every rank has the steps whole
+        deal_out(self.pieces, parts, lambda piece: piece.of(state[piece.key][key]))
 
     def _everywhere(self, keys: list[str]) -> list[str]:
         """The keys that any rank has: one whose pieces are all padding has none."""
