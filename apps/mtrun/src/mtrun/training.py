@@ -94,6 +94,7 @@ class Training:
         return {
             "protocol": self.job.protocol.name,
             "dataset": config.dataset["name"],
+            "dataset_notes": self.job.dataset.notes(self.job.tasks),
             "adapter": self.job.spec.adapter.name,
             "backbone": self.job.spec.backbone.name,
             "decoder": self.job.spec.decoder.name,

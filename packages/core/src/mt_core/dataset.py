@@ -96,12 +96,14 @@ class Dataset(ABC):
         image_size: (height, width) that training uses unless told otherwise.
         zoom, rotation, flip: the augmentation that the published protocols use on it: the range of scale factors,
             the largest rotation in degrees, and whether to mirror half of the pictures.
+        usual_tasks: those that are trained unless told otherwise; empty for all that it can annotate.
     """
 
     image_size: ClassVar[tuple[int, int]]
     zoom: ClassVar[tuple[float, float]] = (1.0, 1.0)
     rotation: ClassVar[float] = 0.0
     flip: ClassVar[bool] = True
+    usual_tasks: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
@@ -114,6 +116,13 @@ class Dataset(ABC):
         Raises:
             DataError: if a file that is listed is missing, or the split is empty.
         """
+
+    def notes(self, tasks: Sequence[Task]) -> list[str]:
+        """What a reader of results has to know of these annotations: which were computed, derived or left out.
+
+        One sentence each; they stand in `result.json`. Looks at which files are there, and opens no picture.
+        """
+        return []
 
 
 def choose(tasks: Mapping[str, Task], wanted: Sequence[str] | None) -> tuple[Task, ...]:

@@ -33,6 +33,7 @@ class Task(ABC):
         losses: name -> function (logits (B, N, H, W), target) -> scalar mean over the annotated pixels;
             0 (with a gradient) where no pixel is.
         weight: its usual weight in the sum of losses (MTLoRA's, after Vandenhende et al.).
+        measured_as: the kind whose metrics protocols take for it; empty for its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task(ABC):
     label: ClassVar[type[Label]]
     losses: ClassVar[Mapping[str, Loss]]
     weight: ClassVar[float] = 1.0
+    measured_as: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):

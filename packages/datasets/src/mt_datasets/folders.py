@@ -32,11 +32,30 @@ class Annotation:
         read: function of the paths of those files -> values shaped and typed as the task's label, or None where
             the picture has no such annotation.
         note: for messages about values, where a file holds others than the label.
+        partial: whether a picture without these files is one without this annotation, and no error; but some picture
+            of a split has to have them, and every one that a `Promise` names.
     """
 
     files: tuple[Alternatives, ...]
     read: Callable[..., NDArray[Any] | None]
     note: str = ""
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a list of the data set says: which pictures have a partial annotation.
+
+    Attributes:
+        listed: the list, for messages.
+        names: of the pictures.
+    """
+
+    listed: str
+    names: frozenset[str]
+
+
+NO_PROMISES: Mapping[str, Promise] = {}
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one split with the annotations of `tasks`; reads them when asked, and keeps nothing."""
+    """The pictures of one split with the annotations of `tasks`; reads them when asked, and keeps nothing.
+
+    ids: names that patterns are filled with; a folder in front of a name (`aachen/`) is no part of the sample's id.
+    """
 
     root: Path
     layout: Layout
@@ -92,26 +114,44 @@ class Pictures:
         image = torch.from_numpy(self.layout.read(_first(self.root, (self.layout.pictures,), name)))
         labels = {task.name: self._label(task, name, image.shape[-2:]) for task in self.tasks}
         present = {task: label for task, label in labels.items() if label is not None}
-        return Sample(name, image.as_subclass(Image), present)
+        return Sample(PurePosixPath(name).name, image.as_subclass(Image), present)
 
     def _label(self, task: Task, name: str, size: torch.Size) -> Label | None:
         annotation = self.layout.annotations[task.name]
         paths = [_first(self.root, alternatives, name) for alternatives in annotation.files]
-        values = annotation.read(*paths)
-        if values is None:
+        if annotation.partial and not all(path.exists() for path in paths):
             return None
-        if values.shape[-2:] != size:
-            raise DataError(
-                f"{paths[0]}: {_size(values.shape)} pixels (width x height), but the picture {name} has "
-                f"{_size(size)}; labels must have the size of their picture"
-            )
-        label = torch.from_numpy(values).as_subclass(task.label)
-        task.check(label, f"{paths[0]}{annotation.note}")
-        return label
+        values = annotation.read(*paths)
+        return None if values is None else label_of(task, values, str(paths[0]), name, size, annotation.note)
 
 
-def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> Pictures:
+def label_of(task: Task, values: NDArray[Any], where: str, name: str, size: Sequence[int], note: str = "") -> Label:
+    """The label of a picture from values as they were read.
+
+    Args:
+        where: what held the values, for messages.
+        name, size: of the picture; the size ends with (height, width).
+        note: for messages about values.
+
+    Raises:
+        DataError: if they have another size than the picture, or cannot be right.
+    """
+    if tuple(values.shape[-2:]) != tuple(size[-2:]):
+        raise DataError(
+            f"{where}: {_size(values.shape)} pixels (width x height), but the picture {name} has "
+            f"{_size(size)}; labels must have the size of their picture"
+        )
+    label = torch.from_numpy(values).as_subclass(task.label)
+    task.check(label, f"{where}{note}")
+    return label
+
+
+def open_split(
+    layout: Layout, root: str, split: str, tasks: Sequence[Task], promises: Mapping[str, Promise] = NO_PROMISES
+) -> Pictures:
     """The pictures that the split's list names, after a look whether every file that `tasks` need is there.
+
+    promises: by the name of a task whose annotation is partial.
 
     Raises:
         ConfigError: if there is no such split or task.
@@ -122,10 +162,17 @@ def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> 
     listed = _fill(layout.lists, split)
     if not (folder / listed).is_file():
         raise another_root(f"{folder / listed}: no such file", layout.describe())
-    return open_pictures(layout, folder, listed, read_ids(folder / listed), tasks)
+    return open_pictures(layout, folder, listed, read_ids(folder / listed), tasks, promises)
 
 
-def open_pictures(layout: Layout, folder: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task]) -> Pictures:
+def open_pictures(
+    layout: Layout,
+    folder: Path,
+    listed: str,
+    ids: Sequence[str],
+    tasks: Sequence[Task],
+    promises: Mapping[str, Promise] = NO_PROMISES,
+) -> Pictures:
     """The pictures `ids` that `listed` names, after a look whether every file that `tasks` need is there.
 
     Raises:
@@ -133,6 +180,9 @@ def open_pictures(layout: Layout, folder: Path, listed: str, ids: Sequence[str],
     """
     _expect_folders(layout, folder, tasks)
     _expect_files(layout, folder, listed, ids, tasks)
+    for task in tasks:
+        if layout.annotations[task.name].partial:
+            _expect_some(layout, folder, listed, ids, task.name, promises.get(task.name))
     return Pictures(folder, layout, tuple(ids), tuple(tasks))
 
 
@@ -182,22 +232,45 @@ def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
 
 
 def _expect_files(layout: Layout, root: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task]) -> None:
-    """Every picture of `ids` has all the files of `tasks`: each folder is listed once, and no file is opened."""
-    groups = list(dict.fromkeys(group for task in tasks for group in layout.needs(task.name)))
-    folders = {str(PurePosixPath(pattern).parent) for group in groups for pattern in group}
-    there = {f"{folder}/{name}" for folder in folders for name in _names(root / folder)}
-    absent = [
-        " or ".join(files)
-        for name in ids
-        for group in groups
-        if there.isdisjoint(files := [_fill(pattern, name) for pattern in group])
+    """Every picture of `ids` has all the files of `tasks` but those that it may be without."""
+    needed = [
+        group
+        for task in tasks
+        for group in (layout.needs(task.name)[:1] if layout.annotations[task.name].partial else layout.needs(task.name))
     ]
-    if absent:
+    groups = list(dict.fromkeys(needed))
+    if absent := absent_files(root, ids, groups):
         more = ", ..." if len(absent) > 5 else ""
         raise DataError(
             f"{root}: {len(absent)} of the files that {listed} calls for are missing: "
             f"{', '.join(absent[:5])}{more}; restore them, or take their pictures out of {listed}"
         )
+
+
+def _expect_some(
+    layout: Layout, root: Path, listed: str, ids: Sequence[str], task: str, promise: Promise | None
+) -> None:
+    """Some picture of `ids` has the partial annotation of `task`, and so has every one that was promised to."""
+    groups = layout.annotations[task].files
+    without = absent_files(root, ids, groups)
+    if len(without) >= len(ids) * len(groups):
+        raise DataError(
+            f"{root}: none of the pictures that {listed} names has an annotation of task {task}; restore files like "
+            f"{without[0]}, or train without the task"
+        )
+    if promise and (broken := absent_files(root, [name for name in ids if name in promise.names], groups)):
+        raise DataError(
+            f"{root}: {promise.listed} promises {len(broken)} files of task {task} that are missing: "
+            f"{', '.join(broken[:5])}{', ...' if len(broken) > 5 else ''}; restore them, or take them out of that list"
+        )
+
+
+def absent_files(root: Path, ids: Sequence[str], groups: Sequence[Alternatives]) -> list[str]:
+    """The files that are missing, picture by picture: each folder is listed once, and no file is opened."""
+    wanted = [[_fill(pattern, name) for pattern in group] for name in ids for group in groups]
+    folders = {file.rpartition("/")[0] for files in wanted for file in files}
+    there = {f"{folder}/{name}".lstrip("/") for folder in folders for name in _names(root / folder)}
+    return [" or ".join(files) for files in wanted if there.isdisjoint(files)]
 
 
 def _names(folder: Path) -> list[str]:

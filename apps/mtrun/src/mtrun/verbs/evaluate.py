@@ -49,6 +49,7 @@ def evaluate(config: EvalConfig, plain: Mapping[str, Any]) -> Result:
         "checkpoint": str(artefact),
         "protocol": rules.name,
         "dataset": config.dataset["name"],
+        "dataset_notes": dataset.notes(tasks),
         "backbone_init": "random" if built.random else "pretrained",
         "metrics": found.metrics,
         "directions": directions(rules, tasks),

@@ -36,12 +36,13 @@ class Protocol:
         Raises:
             ConfigError: if the protocol does not say how to measure this kind of task.
         """
-        if task.kind not in self.kinds:
+        kind = task.measured_as or task.kind
+        if kind not in self.kinds:
             raise ConfigError(
-                f"task {task.name}: protocol {self.name} does not say how to measure the kind {task.kind!r}; "
+                f"task {task.name}: protocol {self.name} does not say how to measure the kind {kind!r}; "
                 f"it knows {', '.join(self.kinds)}; leave the task out or choose another protocol"
             )
-        return self.kinds[task.kind](task)
+        return self.kinds[kind](task)
 
 
 PROTOCOLS: dict[str, Protocol] = {"astmt": Protocol("astmt", astmt.RESOLUTION, astmt.KINDS)}
