@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,25 @@ def write_nyu_official(
         file.write(header)
     numbers = {"trainNdxs": np.array(train, np.uint16)[:, None], "testNdxs": np.array(val, np.uint16)[:, None]}
     write_mat(root / "splits.mat", **numbers)
+    return root
+
+
+def write_cityscapes(root: Path, size: Size = (16, 32), train: int = 3, val: int = 1, ids: int = 34) -> Path:
+    """The official folders, of two cities a split; id k fills squares, disparity is missing in the first row."""
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            rng = np.random.default_rng((split == "val", number))
+            city = ("aachen", "bochum")[number % 2]
+            name = f"{split}/{city}/{city}_{number:06}_000019"
+            write_picture(root / f"leftImg8bit/{name}_leftImg8bit.png", rng, size)
+            write_png(root / f"gtFine/{name}_gtFine_labelIds.png", _blocks(rng, size, ids).astype(np.uint8))
+            (root / f"gtFine/{name}_gtFine_color.png").touch()
+            disparity = _with_zeros(rng.integers(2, 32257, size)).astype(np.uint16)
+            write_png(root / f"disparity/{name}_disparity.png", disparity)
+            camera = {"extrinsic": {"baseline": 0.209313, "pitch": 0.038}, "intrinsic": {"fx": 2262.52, "fy": 2265.3}}
+            path = root / f"camera/{name}_camera.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(camera))
     return root
 
 

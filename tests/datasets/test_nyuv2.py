@@ -189,8 +189,8 @@ def test_arrays_do_not_have_40_classes_but_everything_else(tmp_path: Path) -> No
 @pytest.mark.parametrize(("root", "found"), [("", "is not set"), ("nowhere/at/all", "nowhere/at/all is no folder")])
 def test_without_a_folder_it_says_which_layouts_it_reads(root: str, found: str) -> None:
     expected = (
-        r"official layout: nyu_depth_v2_labeled.mat and splits.mat, .* Or in the layout MTAN: {train,val}/image/\*.npy, "
-        r".*/normal/\*.npy, .* Or in the layout NYUD_MT: .*segmentation"
+        r"official layout: nyu_depth_v2_labeled.mat and splits.mat, .* Or in the layout MTAN: "
+        r"{train,val}/image/\*.npy, .*/normal/\*.npy, .* Or in the layout NYUD_MT: .*segmentation"
     )
     with pytest.raises(DataError, match=f"{found}; set dataset.root=DIR to a folder in the {expected}"):
         NYUv2(root=root).split("train", [])

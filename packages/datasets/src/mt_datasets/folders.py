@@ -265,6 +265,15 @@ def _expect_some(
         )
 
 
+def lacking(layout: Layout, root: str, split: str, task: str) -> tuple[int, int]:
+    """How many pictures of a split lack the annotation of `task`, and how many there are; 0 where it is not partial."""
+    listed = Path(root).expanduser() / _fill(layout.lists, split)
+    if not layout.annotations[task].partial or not listed.is_file():
+        return 0, 0
+    ids = read_ids(listed)
+    return len(absent_files(Path(root).expanduser(), ids, layout.annotations[task].files)), len(ids)
+
+
 def absent_files(root: Path, ids: Sequence[str], groups: Sequence[Alternatives]) -> list[str]:
     """The files that are missing, picture by picture: each folder is listed once, and no file is opened."""
     wanted = [[_fill(pattern, name) for pattern in group] for name in ids for group in groups]

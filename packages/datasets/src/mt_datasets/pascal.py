@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mt_core.dataset import Dataset, Samples
+from mt_core.dataset import SPLITS, Dataset, Samples
 from mt_core.errors import DataError
 from mt_core.task import Task
 from mt_core.tasks import Edges, HumanParts, Normals, Saliency, Segmentation
 
 from .context import NYU_CLASSES
-from .files import read_classes, read_grey, read_mat, read_normals, reading
-from .folders import Annotation, Layout, open_split
+from .files import read_classes, read_grey, read_ids, read_mat, read_normals, reading
+from .folders import Annotation, Layout, Promise, lacking, open_split
 
 _NAMES = """background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
 motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"""
@@ -32,6 +33,7 @@ PARTS = {
 }  # of PASCAL-Part (Chen et al., CVPR 2014), in six groups
 
 _PERSON = 15
+_PARTS = "ImageSets/Parts/{}.txt"
 _PART_CLASS = {name: index for index, names in enumerate(PARTS.values(), start=1) for name in names}
 
 
@@ -95,8 +97,8 @@ LAYOUT = Layout(
     pictures="JPEGImages/*.jpg",
     annotations={
         "semseg": Annotation((("semseg/VOC12/*.png", "semseg/pascal-context/*.png"),), read_classes),
-        "human_parts": Annotation((("human_parts/*.mat",),), _read_human_parts),
-        "saliency": Annotation((("sal_distill/*.png",),), _read_saliency),
+        "human_parts": Annotation((("human_parts/*.mat",),), _read_human_parts, partial=True),
+        "saliency": Annotation((("sal_distill/*.png",),), _read_saliency, partial=True),
         "normals": Annotation((("normals_distill/*.png",), _LABEL_MAP), _read_normals),
         "edges": Annotation((_LABEL_MAP,), _read_edges),
     },
@@ -107,13 +109,16 @@ LAYOUT = Layout(
 class PASCAL(Dataset):
     """Everyday photographs with semantic classes, parts of people, saliency, surface normals and edges.
 
-    Pictures without people have no `human_parts`; pictures that show nothing NYUv2 knows have no `normals`.
+    Pictures without people have no `human_parts`; pictures that show nothing NYUv2 knows have no `normals`. A picture
+    without a file of `human_parts` or `sal_distill` has no such annotation, and trains the other tasks: unless
+    `ImageSets/Parts` says that it shows people.
 
     Attributes:
         root: a folder in the layout PASCAL_MT: `JPEGImages/*.jpg`, `semseg/{VOC12,pascal-context}/*.png` (255 not
             annotated), `human_parts/*.mat` (PASCAL-Part), `sal_distill/*.png` (salient above 127),
             `normals_distill/*.png` (n = 2 p / 255 - 1), `pascal-context/trainval/*.mat` (LabelMap, for edges and
-            normals), `ImageSets/Context/{train,val}.txt`.
+            normals), `ImageSets/Context/{train,val}.txt`, and, where there are any, `ImageSets/Parts/{train,val}.txt`
+            (of every picture the classes of its objects, as JSON, or just the names of those with parts).
     """
 
     root: str = ""
@@ -133,4 +138,29 @@ class PASCAL(Dataset):
         return {task.name: task for task in tasks}
 
     def split(self, name: str, tasks: Sequence[Task]) -> Samples:
-        return open_split(LAYOUT, self.root, name, tasks)
+        return open_split(LAYOUT, self.root, name, tasks, _promises(self.root, name))
+
+    def notes(self, tasks: Sequence[Task]) -> list[str]:
+        return [
+            f"{task.name}: {without} of {count} pictures of {split} have no file"
+            for split in SPLITS
+            for task in tasks
+            for without, count in [lacking(LAYOUT, self.root, split, task.name)]
+            if without
+        ]
+
+
+def _promises(root: str, split: str) -> Mapping[str, Promise]:
+    path = Path(root).expanduser() / _PARTS.format(split)
+    if not path.is_file():
+        return {}
+    return {"human_parts": Promise(_PARTS.format(split), _pictures_with_people(path))}
+
+
+def _pictures_with_people(path: Path) -> frozenset[str]:
+    """What ImageSets/Parts lists: JSON of the classes of every picture's objects, as ASTMT writes it, or names."""
+    with reading(path, "the pictures with parts: JSON of a list of classes for each, or one name a line"):
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith("{"):
+            return frozenset(read_ids(path))
+        return frozenset(name for name, objects in json.loads(text).items() if _PERSON in objects)
