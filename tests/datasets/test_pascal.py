@@ -190,9 +190,7 @@ def test_a_picture_without_parts_or_saliency_trains_the_other_tasks(tmp_path: Pa
 def test_a_task_without_any_annotation_is_refused(tmp_path: Path, task: str, folder: str) -> None:
     for path in (write_pascal(tmp_path, SIZE) / folder).iterdir():
         path.unlink()
-    with pytest.raises(
-        DataError, match=rf"none of the pictures that .* has an annotation of task {task}"
-    ):
+    with pytest.raises(DataError, match=rf"none of the pictures that .* has an annotation of task {task}"):
         opened(tmp_path)
     assert "semseg" in opened(tmp_path, "semseg")[0].labels
 
@@ -211,9 +209,7 @@ def test_parts_that_a_list_promises_have_to_be_there(tmp_path: Path, text: str) 
     (tmp_path / "human_parts/2008_000002.mat").unlink()
     assert [len(opened(tmp_path)[index].labels) for index in (0, 2)] == [5, 5]
     (tmp_path / f"human_parts/{FIRST}.mat").unlink()
-    with pytest.raises(
-        DataError, match=rf"Parts/train.txt promises 1 files of task .*: human_parts/{FIRST}"
-    ):
+    with pytest.raises(DataError, match=rf"Parts/train.txt promises 1 files of task .*: human_parts/{FIRST}"):
         opened(tmp_path)
     assert "semseg" in opened(tmp_path, "semseg")[0].labels
 
