@@ -181,7 +181,7 @@ def _shape(variables: h5py.File, file: Path, name: str) -> tuple[int, ...]:
     import h5py
 
     if name not in variables:
-        raise DataError(f"{file}: holds no variable {name!r}, but {contents_of(variables)}; restore the file")
+        raise DataError(f"{file}: there is no variable {name!r} in it, but {contents_of(variables)}; restore the file")
     variable, link = variables[name], variables.get(name, getlink=True)
     # a variable that lives in another file is none of this one's
     own = isinstance(link, h5py.HardLink) and isinstance(variable, h5py.Dataset)
