@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,62 @@ def write_mtan(
             write_npy(root / f"{split}/depth/{number}.npy", depth)
             if normals:
                 write_npy(root / f"{split}/normal/{number}.npy", _normals(rng, size))
+    return root
+
+
+def write_nyu_official(
+    root: Path, size: Size = (24, 32), frames: int = 5, train: Sequence[int] = (2, 4), val: Sequence[int] = (1, 5)
+) -> Path:
+    """nyu_depth_v2_labeled.mat as MATLAB writes it, with axes reversed and cells as references; and splits.mat.
+
+    A floor that runs away from the camera fills the lower half, a wall the upper one; frame n has label 0 in its first
+    n columns. Raw depth is missing in the first row.
+    """
+    import h5py
+
+    height, width = size
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (frames, 3, width, height), np.uint8)
+    labels = np.full((frames, height, width), 21, np.uint16)  # wall
+    labels[:, height // 2 :] = 11  # floor
+    for frame in range(frames):
+        labels[frame, :, : frame + 1] = 0
+    depths = np.full((frames, height, width), 3.0, np.float32)
+    depths += np.arange(frames, dtype=np.float32)[:, None, None]
+    raw = _with_zeros(depths.swapaxes(0, 1).copy()).swapaxes(0, 1)
+    root.mkdir(parents=True, exist_ok=True)
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
+        file.create_dataset("images", data=images, chunks=(1, 3, width, height), compression="gzip")
+        file.create_dataset("labels", data=labels.swapaxes(1, 2), chunks=(1, width, height), compression="gzip")
+        file.create_dataset("depths", data=depths.swapaxes(1, 2), chunks=(1, width, height), compression="gzip")
+        file.create_dataset("rawDepths", data=raw.swapaxes(1, 2), chunks=(1, width, height), compression="gzip")
+        names = [file.create_dataset(f"#refs#/{n}", data=np.array([[ord("a")]], np.uint16)) for n in range(894)]
+        cells = file.create_dataset("names", (1, 894), h5py.ref_dtype)
+        cells[0] = [name.ref for name in names]
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 .".ljust(124) + b"\x00\x02IM"
+    with (root / "nyu_depth_v2_labeled.mat").open("r+b") as file:
+        file.write(header)
+    numbers = {"trainNdxs": np.array(train, np.uint16)[:, None], "testNdxs": np.array(val, np.uint16)[:, None]}
+    write_mat(root / "splits.mat", **numbers)
+    return root
+
+
+def write_cityscapes(root: Path, size: Size = (16, 32), train: int = 3, val: int = 1, ids: int = 34) -> Path:
+    """The official folders, of two cities a split; id k fills squares, disparity is missing in the first row."""
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            rng = np.random.default_rng((split == "val", number))
+            city = ("aachen", "bochum")[number % 2]
+            name = f"{split}/{city}/{city}_{number:06}_000019"
+            write_picture(root / f"leftImg8bit/{name}_leftImg8bit.png", rng, size)
+            write_png(root / f"gtFine/{name}_gtFine_labelIds.png", _blocks(rng, size, ids).astype(np.uint8))
+            (root / f"gtFine/{name}_gtFine_color.png").touch()
+            disparity = _with_zeros(rng.integers(2, 32257, size)).astype(np.uint16)
+            write_png(root / f"disparity/{name}_disparity.png", disparity)
+            camera = {"extrinsic": {"baseline": 0.209313, "pitch": 0.038}, "intrinsic": {"fx": 2262.52, "fy": 2265.3}}
+            path = root / f"camera/{name}_camera.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(camera))
     return root
 
 

@@ -13,8 +13,9 @@ import torch
 from mt_core.augment import seeded, training_transform
 from mt_core.dataset import Samples, choose
 from mt_core.errors import ConfigError, DataError
-from mt_core.labels import ClassMap, DepthMap
-from mt_datasets.cityscapes import CLASSES, Cityscapes
+from mt_core.labels import ClassMap
+from mt_datasets.cityscapes import CLASSES, Cityscapes, DepthForm
+from mt_datasets.inverse_depth import InverseDepthMap
 
 from .layouts import write_mtan, write_npy
 
@@ -49,7 +50,10 @@ def test_seven_classes_are_the_usual_ones_and_other_numbers_are_refused() -> Non
 def test_every_annotation_is_read_in_its_type_and_the_size_of_the_picture(tmp_path: Path) -> None:
     sample = opened(written(tmp_path))[0]
     assert sample.image.shape == (3, *SIZE)
-    assert {name: type(label) for name, label in sample.labels.items()} == {"semseg": ClassMap, "depth": DepthMap}
+    assert {name: type(label) for name, label in sample.labels.items()} == {
+        "semseg": ClassMap,
+        "depth": InverseDepthMap,
+    }
     for label in sample.labels.values():
         assert label.shape == (*label.planes, *SIZE)
         assert label.dtype == label.dtype_
@@ -84,8 +88,8 @@ def test_inverse_depth_is_passed_through_and_0_is_missing(tmp_path: Path) -> Non
     write_npy(written(tmp_path) / "train/depth/0.npy", values)
     depth = opened(tmp_path, "depth")[0].labels["depth"]
     assert (depth.numpy() == values.transpose(2, 0, 1)).all()
-    assert not DepthMap.valid(depth)[0].any()
-    assert DepthMap.valid(depth)[1:].all()
+    assert not InverseDepthMap.valid(depth)[0].any()
+    assert InverseDepthMap.valid(depth)[1:].all()
 
 
 def test_its_recipe_keeps_every_value_of_inverse_depth(tmp_path: Path) -> None:
@@ -107,7 +111,8 @@ def test_the_two_splits_are_two_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("root", "found"), [("", "is not set"), ("nowhere/at/all", "nowhere/at/all is no folder")])
 def test_without_a_folder_it_says_which_option_to_set_and_what_is_expected_there(root: str, found: str) -> None:
     expected = (
-        r"MTAN: {train,val}/image/\*.npy, {train,val}/label_7/\*.npy, {train,val}/label/\*.npy, {train,val}/depth/"
+        r"Cityscapes: leftImg8bit/{train,val}/\*_leftImg8bit.png, .* Or in the layout MTAN: {train,val}/image/\*.npy, "
+        r"{train,val}/label_7/\*.npy, {train,val}/label/\*.npy, {train,val}/depth/"
     )
     with pytest.raises(DataError, match=f"{found}; set dataset.root=DIR to a folder in the layout {expected}"):
         Cityscapes(root=root).split("train", [])
@@ -116,11 +121,7 @@ def test_without_a_folder_it_says_which_option_to_set_and_what_is_expected_there
 @pytest.mark.parametrize(
     ("folders", "found"),
     [
-        (
-            ["leftImg8bit", "gtFine"],
-            "holds gtFine, leftImg8bit, the official layout of Cityscapes, which is not read; set",
-        ),
-        (["disparity"], "holds disparity, the official layout of Cityscapes, which is not read; set"),
+        (["disparity"], "holds disparity; set"),
         (["pictures"], "holds pictures; set"),
         ([], "holds nothing; set"),
     ],
@@ -132,7 +133,16 @@ def test_a_folder_in_another_layout_is_refused_with_what_it_holds(
         (tmp_path / folder).mkdir()
     with pytest.raises(DataError) as caught:
         opened(tmp_path)
-    assert f"{tmp_path} {found} dataset.root=DIR to a folder in the layout MTAN" in str(caught.value)
+    assert f"{tmp_path} {found} dataset.root=DIR to a folder in the layout Cityscapes" in str(caught.value)
+
+
+def test_its_copies_have_no_metres(tmp_path: Path) -> None:
+    dataset = Cityscapes(root=str(written(tmp_path)), depth=DepthForm.metres)
+    with pytest.raises(
+        ConfigError, match=r"depth=metres, but .* has MTAN's copies, of inverse depth without its camer"
+    ):
+        dataset.split("train", choose(dataset.tasks(), None))
+    assert list(dataset.split("train", choose(dataset.tasks(), ["semseg"]))[0].labels) == ["semseg"]
 
 
 def cut(path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from mt_core.dataset import Dataset
 from mt_core.testing import DatasetConformance
-from mt_datasets.cityscapes import Cityscapes
+from mt_datasets.cityscapes import Cityscapes, DepthForm
 from mt_datasets.nyud import NYUD
 from mt_datasets.nyuv2 import NYUv2
 from mt_datasets.pascal import PASCAL
 
-from .layouts import write_mtan, write_nyud, write_pascal
+from .layouts import write_cityscapes, write_mtan, write_nyu_official, write_nyud, write_pascal
 
 
 class TestNYUD(DatasetConformance):
@@ -38,6 +38,18 @@ class TestNYUv2WithTheFilesOfNYUD(DatasetConformance):
     @pytest.fixture
     def dataset(self, tmp_path: Path) -> Dataset:
         return NYUv2(root=str(write_nyud(tmp_path)), classes=40)
+
+
+class TestNYUv2AsPublished(DatasetConformance):
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> Dataset:
+        return NYUv2(root=str(write_nyu_official(tmp_path)))
+
+
+class TestCityscapesAsPublished(DatasetConformance):
+    @pytest.fixture
+    def dataset(self, tmp_path: Path) -> Dataset:
+        return Cityscapes(root=str(write_cityscapes(tmp_path)), classes=19, depth=DepthForm.metres)
 
 
 class TestCityscapes(DatasetConformance):

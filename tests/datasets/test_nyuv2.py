@@ -15,9 +15,14 @@ from torchvision import tv_tensors
 
 from mt_core.dataset import Samples, choose
 from mt_core.errors import ConfigError, DataError
-from mt_core.labels import ClassMap, DepthMap, NormalMap
+from mt_core.labels import BinaryMap, ClassMap, DepthMap, NormalMap
+from mt_core.tasks import HumanParts
 from mt_datasets import nyud
-from mt_datasets.nyuv2 import CLASSES, NYUv2
+from mt_datasets.label_edges import edges_from_classes
+from mt_datasets.nyu_classes import CLASSES, forty_to_13
+from mt_datasets.nyu_official import CAMERA
+from mt_datasets.nyuv2 import COMPUTED, DERIVED, NYUv2
+from mt_datasets.pinhole import normals_from_depth
 
 from .layouts import write_mtan, write_npy, write_nyud, write_png
 
@@ -38,10 +43,11 @@ def write_nyud_13(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("classes", [13, 40])
-def test_it_has_three_tasks_with_the_channels_of_the_papers_and_needs_no_files_to_say_so(classes: int) -> None:
+def test_it_has_four_tasks_three_of_them_the_papers_and_needs_no_files_to_say_so(classes: int) -> None:
     tasks = NYUv2(classes=classes).tasks()
-    assert list(tasks) == ["semseg", "depth", "normals"]
-    assert [task.channels for task in tasks.values()] == [classes, 1, 3]
+    assert list(tasks) == ["semseg", "depth", "normals", "edges"]
+    assert [task.channels for task in tasks.values()] == [classes, 1, 3, 1]
+    assert NYUv2.usual_tasks == ("semseg", "depth", "normals")
     assert len(tasks["semseg"].classes) == classes
 
 
@@ -63,7 +69,7 @@ def test_every_annotation_of_the_arrays_is_read_in_its_type_and_the_size_of_the_
     assert sample.image.dtype == torch.uint8
     assert sample.image.shape == (3, *SIZE)
     assert {name: type(label) for name, label in sample.labels.items()} == {
-        "semseg": ClassMap, "depth": DepthMap, "normals": NormalMap
+        "semseg": ClassMap, "depth": DepthMap, "normals": NormalMap, "edges": BinaryMap
     }  # fmt: skip
     for label in sample.labels.values():
         assert label.shape == (*label.planes, *SIZE)
@@ -120,7 +126,7 @@ def test_pictures_in_the_layout_nyud_mt_have_either_kind_of_classes(tmp_path: Pa
     assert few.labels["semseg"][0].unique().tolist() == [255]
     assert few.labels["semseg"][1].unique().tolist() == [12]
     reference = nyud.NYUD(root=str(tmp_path))
-    theirs = reference.split("train", choose(reference.tasks(), ["semseg", "depth", "normals"]))[0]
+    theirs = reference.split("train", choose(reference.tasks(), None))[0]
     assert few.id == many.id == theirs.id
     assert list(few.labels) == list(many.labels) == list(theirs.labels)
     for name, label in theirs.labels.items():
@@ -128,13 +134,52 @@ def test_pictures_in_the_layout_nyud_mt_have_either_kind_of_classes(tmp_path: Pa
         assert name == "semseg" or torch.equal(few.labels[name], label)
 
 
-def test_nyud_mt_as_published_lacks_the_13_classes_and_this_is_said(tmp_path: Path) -> None:
-    write_nyud(tmp_path, SIZE)
-    with pytest.raises(
-        DataError, match=r"no folder segmentation13, which task semseg needs; .*tasks=\[depth,normals\]"
-    ):
-        opened(tmp_path)
-    assert list(opened(tmp_path, "depth", "normals")[0].labels) == ["depth", "normals"]
+def test_nyud_mt_as_published_lacks_the_13_classes_which_follow_from_its_40(tmp_path: Path) -> None:
+    many = opened(write_nyud(tmp_path, SIZE), "semseg", classes=40)[0].labels["semseg"].as_subclass(torch.Tensor)
+    few = opened(tmp_path, "semseg")[0].labels["semseg"]
+    table = torch.full((256,), 255)
+    table[:40] = torch.from_numpy(forty_to_13(tmp_path)[1:])
+    assert torch.equal(few.as_subclass(torch.Tensor), table[many])
+
+
+@pytest.mark.parametrize(("write", "own", "classes"), [(write_mtan, "*/normal", 13), (write_nyud, "normals", 40)])
+def test_normals_without_files_are_computed_from_depth_and_this_is_said(
+    tmp_path: Path, write: Callable[[Path, tuple[int, int]], Path], own: str, classes: int
+) -> None:
+    dataset = NYUv2(root=str(write(tmp_path, SIZE)), classes=classes)
+    tasks = choose(dataset.tasks(), ["semseg", "depth", "normals"])
+    assert dataset.notes(tasks) == []
+    for folder in list(tmp_path.glob(own)):
+        shutil.rmtree(folder)
+    assert dataset.notes(tasks) == [COMPUTED]
+    labels = dataset.split("train", tasks)[0].labels
+    expected = normals_from_depth(labels["depth"].numpy()[0], CAMERA)
+    assert (labels["normals"].numpy() == expected).all()
+
+
+@pytest.mark.parametrize(("write", "classes"), [(write_mtan, 13), (write_nyud, 40)])
+def test_edges_without_files_are_derived_from_classes_and_this_is_said(
+    tmp_path: Path, write: Callable[[Path, tuple[int, int]], Path], classes: int
+) -> None:
+    dataset = NYUv2(root=str(write(tmp_path, SIZE)), classes=classes)
+    shutil.rmtree(tmp_path / "edge", ignore_errors=True)
+    tasks = choose(dataset.tasks(), ["semseg", "edges"])
+    labels = dataset.split("train", tasks)[0].labels
+    assert (labels["edges"].numpy() == edges_from_classes(labels["semseg"].numpy())).all()
+    assert dataset.notes(tasks) == [DERIVED.format(classes)]
+
+
+def test_a_frame_without_a_surface_has_no_normals(tmp_path: Path) -> None:
+    for folder in list(write_mtan(tmp_path, SIZE).glob("*/normal")):
+        shutil.rmtree(folder)
+    write_npy(tmp_path / "train/depth/0.npy", np.zeros(SIZE))
+    assert opened(tmp_path, "normals")[0].labels == {}
+
+
+def test_normals_that_only_one_split_has_are_missing_in_the_other(tmp_path: Path) -> None:
+    shutil.rmtree(write_mtan(tmp_path, SIZE) / "train/normal")
+    with pytest.raises(DataError, match="train: no folder normal, which task normals needs"):
+        opened(tmp_path, "normals")
 
 
 def test_a_folder_with_splits_is_taken_for_arrays_before_anything_else(tmp_path: Path) -> None:
@@ -152,7 +197,8 @@ def test_arrays_do_not_have_40_classes_but_everything_else(tmp_path: Path) -> No
 @pytest.mark.parametrize(("root", "found"), [("", "is not set"), ("nowhere/at/all", "nowhere/at/all is no folder")])
 def test_without_a_folder_it_says_which_layouts_it_reads(root: str, found: str) -> None:
     expected = (
-        r"layout MTAN: {train,val}/image/\*.npy, .*/normal/\*.npy. .* Or in the layout NYUD_MT with 13 .*segmentat"
+        r"official layout: nyu_depth_v2_labeled.mat and splits.mat, .* Or in the layout MTAN: "
+        r"{train,val}/image/\*.npy, .*/normal/\*.npy, .* Or in the layout NYUD_MT: .*segmentation"
     )
     with pytest.raises(DataError, match=f"{found}; set dataset.root=DIR to a folder in the {expected}"):
         NYUv2(root=root).split("train", [])
@@ -162,7 +208,7 @@ def test_without_a_folder_it_says_which_layouts_it_reads(root: str, found: str) 
     ("names", "found"),
     [
         ([], "holds nothing; set"),
-        (["nyu_depth_v2_labeled.mat", "splits.mat", ".hidden"], "holds nyu_depth_v2_labeled.mat, splits.mat; set"),
+        (["classMapping40.mat", "splits.mat", ".hidden"], "holds classMapping40.mat, splits.mat; set"),
         ([*"abcdefghij"], "holds a, b, c, d, e, f, g, h, ...; set"),
     ],
 )
@@ -173,7 +219,7 @@ def test_a_folder_in_no_known_layout_is_refused_with_what_it_holds(
         (tmp_path / name).touch()
     with pytest.raises(DataError) as caught:
         opened(tmp_path)
-    assert f"{tmp_path} {found} dataset.root=DIR to a folder in the layout MTAN" in str(caught.value)
+    assert f"{tmp_path} {found} dataset.root=DIR to a folder in the official layout" in str(caught.value)
     assert "Or in the layout NYUD_MT" in str(caught.value)
 
 
@@ -181,13 +227,13 @@ def test_unknown_splits_and_tasks_are_configuration_errors(tmp_path: Path) -> No
     dataset = NYUv2(root=str(write_mtan(tmp_path, SIZE)))
     with pytest.raises(ConfigError, match="unknown split 'test'; expected train or val"):
         dataset.split("test", [])
-    with pytest.raises(ConfigError, match="unknown task 'edges'; MTAN has semseg, depth, normals"):
-        dataset.split("train", [nyud.NYUD().tasks()["edges"]])
+    with pytest.raises(ConfigError, match="unknown task 'parts'; MTAN has semseg, depth, normals, edges"):
+        dataset.split("train", [HumanParts("parts")])
 
 
 def test_a_missing_folder_is_named_with_the_tasks_that_can_do_without_it(tmp_path: Path) -> None:
-    shutil.rmtree(write_mtan(tmp_path, SIZE) / "train/normal")
-    with pytest.raises(DataError, match=r"train: no folder normal, which task normals .*tasks=\[semseg,depth\]"):
+    shutil.rmtree(write_mtan(tmp_path, SIZE) / "train/depth")
+    with pytest.raises(DataError, match=r"train: no folder depth, which task depth .*tasks=\[semseg,normals,edges\]"):
         opened(tmp_path)
 
 
@@ -283,7 +329,7 @@ def test_real_labels_of_13_classes_are_those_of_40_mapped_as_the_toolbox_maps_th
         assert len(few) == count
         for index in range(count):
             sample = few[index]
-            assert list(sample.labels) == ["semseg", "depth", "normals"]
+            assert list(sample.labels) == ["semseg", "depth", "normals", "edges"]
             classes = sample.labels["semseg"].as_subclass(torch.Tensor)
             assert torch.equal(classes, to_13[many[index].labels["semseg"].as_subclass(torch.Tensor)])
             seen.update(classes.unique().tolist())

@@ -171,6 +171,64 @@ def test_either_folder_of_classes_will_do_but_one_must_have_the_picture(tmp_path
         opened(tmp_path, "semseg")
 
 
+@pytest.mark.parametrize(("task", "file"), [("human_parts", "human_parts/{}.mat"), ("saliency", "sal_distill/{}.png")])
+def test_a_picture_without_parts_or_saliency_trains_the_other_tasks(tmp_path: Path, task: str, file: str) -> None:
+    dataset = PASCAL(root=str(write_pascal(tmp_path, SIZE, train=3)))
+    (tmp_path / file.format(FIRST)).unlink()
+    tasks = choose(dataset.tasks(), None)
+    split = dataset.split("train", tasks)
+    first, third = split[0], split[2]
+    assert set(first.labels) == {"semseg", "human_parts", "saliency", "normals", "edges"} - {task}
+    batch = collate([first, third], tasks)
+    assert batch.present[task].tolist() == [False, True]
+    assert (batch.labels[task][0] == 255).all()
+    assert dataset.notes(tasks) == [f"{task}: 1 of 3 pictures of train have no file"]
+    assert dataset.notes(choose(dataset.tasks(), ["semseg"])) == []
+
+
+@pytest.mark.parametrize(("task", "folder"), [("human_parts", "human_parts"), ("saliency", "sal_distill")])
+def test_a_task_without_any_annotation_is_refused(tmp_path: Path, task: str, folder: str) -> None:
+    for path in (write_pascal(tmp_path, SIZE) / folder).iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=rf"none of the pictures that .* has an annotation of task {task}"):
+        opened(tmp_path)
+    assert "semseg" in opened(tmp_path, "semseg")[0].labels
+
+
+PARTS_LISTS = {
+    "classes of objects": f'{{"{FIRST}": [9, 15], "2008_000002": [12], "2008_000009": [15]}}',
+    "names": f"{FIRST}\n2008_000009\n",
+}
+
+
+@pytest.mark.parametrize("text", PARTS_LISTS.values(), ids=PARTS_LISTS)
+def test_parts_that_a_list_promises_have_to_be_there(tmp_path: Path, text: str) -> None:
+    write_pascal(tmp_path, SIZE, train=3)
+    (tmp_path / "ImageSets/Parts").mkdir()
+    (tmp_path / "ImageSets/Parts/train.txt").write_text(text)
+    (tmp_path / "human_parts/2008_000002.mat").unlink()
+    assert [len(opened(tmp_path)[index].labels) for index in (0, 2)] == [5, 5]
+    (tmp_path / f"human_parts/{FIRST}.mat").unlink()
+    with pytest.raises(DataError, match=rf"Parts/train.txt promises 1 files of task .*: human_parts/{FIRST}"):
+        opened(tmp_path)
+    assert "semseg" in opened(tmp_path, "semseg")[0].labels
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 15}'])
+def test_a_damaged_list_of_parts_is_refused(tmp_path: Path, text: str) -> None:
+    (write_pascal(tmp_path, SIZE) / "ImageSets/Parts").mkdir()
+    (tmp_path / "ImageSets/Parts/train.txt").write_text(text)
+    with pytest.raises(DataError, match=r"Parts/train.txt: cannot be read as the pictures with parts"):
+        opened(tmp_path)
+
+
+def test_the_lists_of_the_real_sample_promise_what_is_there(samples: Path) -> None:
+    dataset = PASCAL(root=str(samples / "pascal" / "PASCAL_MT"))
+    tasks = choose(dataset.tasks(), ["human_parts", "saliency"])
+    assert [len(dataset.split(name, tasks)) for name in ("train", "val")] == [16, 6]
+    assert dataset.notes(tasks) == []
+
+
 def test_without_a_folder_it_says_which_option_to_set_and_what_is_expected_there() -> None:
     with pytest.raises(
         DataError, match=r"is not set; set dataset.root=DIR .*PASCAL_MT: ImageSets/Context/\*.txt, JPEG"
@@ -258,9 +316,10 @@ def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path, damage: str) 
     assert message in str(caught.value)
 
 
-def test_a_missing_file_is_named_before_a_picture_is_read(tmp_path: Path) -> None:
-    (write_pascal(tmp_path, SIZE) / f"human_parts/{FIRST}.mat").unlink()
-    with pytest.raises(DataError, match=f"1 of the files that .*train.txt calls for are missing: human_parts/{FIRST}"):
+@pytest.mark.parametrize("name", [f"JPEGImages/{FIRST}.jpg", f"normals_distill/{FIRST}.png"])
+def test_a_missing_file_is_named_before_a_picture_is_read(tmp_path: Path, name: str) -> None:
+    (write_pascal(tmp_path, SIZE) / name).unlink()
+    with pytest.raises(DataError, match=f"1 of the files that .*train.txt calls for are missing: {name}"):
         opened(tmp_path)
 
 

@@ -308,7 +308,11 @@ def test_prepare_says_where_the_files_are_published_and_under_which_terms(mtrun:
         assert word in outcome.out
         assert "is not downloaded by mtrun" in outcome.out
     sources = mtrun("data", "prepare", "nyuv2", "--json").json["sources"]
-    assert [source["files"] for source in sources] == [["nyuv2.zip"], ["NYUD_MT.tgz"]]
+    assert [source["files"] for source in sources] == [
+        ["nyu_depth_v2_labeled.mat", "splits.mat"],
+        ["nyuv2.zip"],
+        ["NYUD_MT.tgz"],
+    ]
     assert all(Source(**source).terms for source in sources)
 
 

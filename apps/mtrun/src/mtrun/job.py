@@ -57,7 +57,8 @@ def job_of(config: TrainConfig, plain: Mapping[str, Any]) -> Job:
         ConfigError: if options, tasks or losses cannot be.
     """
     dataset: Dataset = chosen("datasets", config.dataset)
-    tasks = tuple(_with_losses(choose(dataset.tasks(), config.tasks), config.loss))
+    wanted = config.tasks if config.tasks is not None else dataset.usual_tasks or None
+    tasks = tuple(_with_losses(choose(dataset.tasks(), wanted), config.loss))
     rules = protocol(config.protocol)
     for task in tasks:
         rules.metrics(task)

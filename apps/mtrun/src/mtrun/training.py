@@ -113,6 +113,7 @@ class Training:
             "protocol": self.job.protocol.name,
             "departures": self.departures,
             "dataset": config.dataset["name"],
+            "dataset_notes": self.job.dataset.notes(self.job.tasks),
             "adapter": self.job.spec.adapter.name,
             "backbone": self.job.spec.backbone.name,
             "decoder": self.job.spec.decoder.name,

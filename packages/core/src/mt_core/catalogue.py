@@ -23,7 +23,8 @@ HOMES = {
         ("backbones", "mt-backbones-sam", ("sam_vit_nano", "sam_vit_b", "sam_vit_l", "sam_vit_h")),
         ("decoders", "mt-backbones-sam", ("sam_mask",)),
         ("backbones", "mt-backbones-swin", ("swin_nano", "swin_tiny", "swin_small", "swin_base", "swin_large")),
-        ("datasets", "mt-datasets", ("rooms", "nyud", "pascal", "nyuv2", "cityscapes")),
+        ("datasets", "mt-datasets", ("rooms", "nyud", "pascal", "nyuv2", "cityscapes", "folder")),
+        ("tasks", "mt-datasets", ("inverse_depth",)),
     )
     for name in names
 }

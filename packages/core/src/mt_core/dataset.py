@@ -159,6 +159,7 @@ class Dataset(ABC):
         zoom, rotation, flip: the augmentation that the published protocols use on it: the range of scale factors,
             the largest rotation in degrees, and whether to mirror half of the pictures.
         sources: where its files can be had; none where it needs no files, or only the user's own.
+        usual_tasks: those that are trained unless told otherwise; empty for all that it can annotate.
     """
 
     image_size: ClassVar[tuple[int, int]]
@@ -166,6 +167,7 @@ class Dataset(ABC):
     rotation: ClassVar[float] = 0.0
     flip: ClassVar[bool] = True
     sources: ClassVar[tuple[Source, ...]] = ()
+    usual_tasks: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
@@ -179,6 +181,13 @@ class Dataset(ABC):
             DataError: if a file that is listed is missing, or the split is empty; an `IncompleteError`, where it can
                 say which pictures lack what, so that the others can be used or looked at.
         """
+
+    def notes(self, tasks: Sequence[Task]) -> list[str]:
+        """What a reader of results has to know of these annotations: which were computed, derived or left out.
+
+        One sentence each; they stand in `result.json`. Looks at which files are there, and opens no picture.
+        """
+        return []
 
 
 def choose(tasks: Mapping[str, Task], wanted: Sequence[str] | None) -> tuple[Task, ...]:

@@ -34,6 +34,7 @@ class Task(ABC):
             0 (with a gradient) where no pixel is. A batch may be dealt out to several processes, and what is no plain
             mean over it takes its sums with `mt_core.distributed.everywhere`.
         weight: its usual weight in the sum of losses (MTLoRA's, after Vandenhende et al.).
+        measured_as: the kind whose metrics protocols take for it; empty for its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task(ABC):
     label: ClassVar[type[Label]]
     losses: ClassVar[Mapping[str, Loss]]
     weight: ClassVar[float] = 1.0
+    measured_as: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):

@@ -15,4 +15,10 @@ def mt_datasets() -> Mapping[str, type | str]:
         "pascal": "mt_datasets.pascal:PASCAL",
         "nyuv2": "mt_datasets.nyuv2:NYUv2",
         "cityscapes": "mt_datasets.cityscapes:Cityscapes",
+        "folder": "mt_datasets.folder:Folder",
     }
+
+
+@hookimpl
+def mt_tasks() -> Mapping[str, type | str]:
+    return {"inverse_depth": "mt_datasets.inverse_depth:InverseDepth"}

@@ -1,6 +1,6 @@
-"""Cityscapes (Cordts et al., CVPR 2016), street scenes, in the form that MTAN (Liu et al., CVPR 2019) published.
+"""Cityscapes (Cordts et al., CVPR 2016), street scenes, as published and in the form of MTAN (Liu et al., CVPR 2019).
 
-Facts that the files do not carry, from its authors and the code that reads it:
+Facts that the files of MTAN do not carry, from its authors and the code that reads it:
     The 7 classes are the categories of Cityscapes without void, the 19 its `trainId`s, both in the order of
     `labels.py` in mcordts/cityscapesScripts; for the 7 that order is assumed. -1 is not annotated (lorenmt/mtan,
     issue 41).
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from mt_core.dataset import Dataset, Samples
 from mt_core.errors import ConfigError
@@ -20,8 +21,11 @@ from mt_core.task import Task
 from mt_core.tasks import Depth, Segmentation
 
 from . import sources as published
+from .cityscapes_official import is_official, official_layout, open_official
 from .files import read_depth, read_labels
-from .folders import Annotation, Layout, another_root, contents, open_root
+from .folders import another_root, contents, open_root
+from .inverse_depth import InverseDepth
+from .layout import Annotation, Layout
 from .mtan import describe_mtan, is_mtan, mtan_layout, open_mtan
 
 _NAMES = """road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person,
@@ -31,7 +35,12 @@ CLASSES = {
     19: tuple(_NAMES.replace("\n", " ").split(", ")),
 }
 
-_OFFICIAL = ("leftImg8bit", "gtFine", "gtCoarse", "disparity")
+
+class DepthForm(Enum):
+    """What the task `depth` predicts: metres, or their inverse as MTAN's copies hold it (disparity / 65535)."""
+
+    metres = "metres"
+    inverse = "inverse"
 
 
 def _layout(classes: int) -> Layout:
@@ -49,25 +58,29 @@ def _layout(classes: int) -> Layout:
 
 @dataclass(kw_only=True)
 class Cityscapes(Dataset):
-    """Street scenes with semantic classes and inverse depth.
+    """Street scenes with semantic classes and depth.
 
     Pictures are trained at the size of the smaller of MTAN's copies, which LibMTL and the papers after it use; for SAM,
-    image_size=[512,1024] has the same shape. Training mirrors, and does not zoom: MTAN and LibMTL do not, and a zoom
-    would divide the labels of `depth` by its factor, where inverse depth has to be multiplied.
+    image_size=[512,1024] has the same shape. Training mirrors, and does not zoom: MTAN and LibMTL do not.
 
     Attributes:
-        root: a folder in the layout MTAN: `{train,val}/{image,label_7,label_19,depth}/*.npy` of 128 x 256 (or
-            256 x 512), numbered from 0: image (H, W, 3) floats in [0, 1] or uint8, label (H, W) (-1 not annotated),
-            depth (H, W, 1) (inverse depth as disparity / 65535, 0 missing). Labels are read from the folder with the
-            number of `classes`, or from `label` where there is none.
+        root: a folder with `leftImg8bit` is read in the official layout, `KIND/{train,val}/CITY/*`, with
+            `*_leftImg8bit.png`, `gtFine/**/*_gtFine_labelIds.png`, `disparity/**/*_disparity.png` and, for metres,
+            `camera/**/*_camera.json`. Else one with `train` or `val` in the layout MTAN:
+            `{train,val}/{image,label_7,label_19,depth}/*.npy` of 128 x 256 (or 256 x 512), numbered from 0: image
+            (H, W, 3) floats in [0, 1] or uint8, label (H, W) (-1 not annotated), depth (H, W, 1) (inverse depth as
+            disparity / 65535, 0 missing). Labels are read from the folder with the number of `classes`, or from
+            `label` where there is none.
         classes: 7 or 19.
+        depth: `inverse`, as the papers train it (disparity / 65535), or `metres`, which MTAN's copies cannot give.
     """
 
     root: str = ""
     classes: int = 7
+    depth: DepthForm = DepthForm.inverse
 
     image_size = (128, 256)
-    sources = (published.CITYSCAPES_MTAN,)
+    sources = (published.CITYSCAPES_OFFICIAL, published.CITYSCAPES_MTAN)
 
     def __post_init__(self) -> None:
         if self.classes not in CLASSES:
@@ -75,15 +88,22 @@ class Cityscapes(Dataset):
 
     def tasks(self) -> Mapping[str, Task]:
         names = CLASSES[self.classes]
-        tasks: list[Task] = [Segmentation("semseg", len(names), names), Depth("depth")]
+        depth = Depth("depth") if self.depth is DepthForm.metres else InverseDepth("depth")
+        tasks: list[Task] = [Segmentation("semseg", len(names), names), depth]
         return {task.name: task for task in tasks}
 
     def split(self, name: str, tasks: Sequence[Task]) -> Samples:
-        layout = _layout(self.classes)
-        folder = open_root(self.root, describe_mtan(layout))
-        if is_mtan(folder):
-            return open_mtan(layout, folder, name, tasks)
-        found = f"{folder} holds {contents(folder)}"
-        if any((folder / part).is_dir() for part in _OFFICIAL):
-            found += ", the official layout of Cityscapes, which is not read"
-        raise another_root(found, describe_mtan(layout))
+        layout, metres = _layout(self.classes), self.depth is DepthForm.metres
+        expected = f"{official_layout(self.classes, metres).describe()} Or in {describe_mtan(layout)}"
+        folder = open_root(self.root, expected)
+        if is_official(folder):
+            return open_official(folder, name, tasks, self.classes, metres)
+        if not is_mtan(folder):
+            raise another_root(f"{folder} holds {contents(folder)}", expected)
+        if metres and any(task.name == "depth" for task in tasks):
+            raise ConfigError(
+                f"dataset.depth=metres, but {folder} has MTAN's copies, of inverse depth without its cameras; set "
+                f"dataset.depth=inverse, or dataset.root to a folder in "
+                f"{official_layout(self.classes, metres).describe()}"
+            )
+        return open_mtan(layout, folder, name, tasks)

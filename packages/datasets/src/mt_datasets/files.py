@@ -139,6 +139,13 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
         return np.array(picture.convert("L"))
 
 
+def read_grey16(path: Path) -> NDArray[np.int64]:
+    """A greyscale PNG of 16 bits: (H, W) int64. Raises DataError."""
+    with reading(path, "a 16-bit greyscale PNG"), _opened(path, ("PNG",)) as picture:
+        _expect_mode(path, picture, ("I;16", "I;16B", "I"), "16-bit greyscale")
+        return np.array(picture).astype(np.int64)
+
+
 def read_normals(path: Path) -> NDArray[np.float32]:
     """Unit normals (3, H, W) from an 8-bit RGB PNG (n = p / 127.5 - 1) or an .npy (H, W, 3).
 
@@ -265,7 +272,7 @@ def _expect_mode(path: Path, picture: Image.Image, modes: Collection[str], expec
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
+def reading(path: Path | str, expected: str) -> Iterator[None]:
     """Turns every failure to read `path` into a DataError."""
     try:
         yield

@@ -3,84 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.tv_tensors import Image
 
-from mt_core.dataset import SPLITS, Fault, IncompleteError, Sample
-from mt_core.errors import ConfigError, DataError
+from mt_core.dataset import Fault, IncompleteError, Sample
+from mt_core.errors import DataError
 from mt_core.labels import Label
 from mt_core.task import Task
 
-from .files import read_picture, reading, scan_ids
+from .files import reading, scan_ids
+from .layout import NO_PROMISES, Alternatives, Layout, Promise, absent_files, expect_choice, fill, first_of, names_in
 
-Alternatives = tuple[str, ...]  # file patterns, "normals/*.npy"; the first that exists for a picture is read
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """How the annotations of one task are stored.
-
-    Attributes:
-        files: what one picture's annotation needs: for each entry, one file.
-        read: function of the paths of those files -> values shaped and typed as the task's label, or None where
-            the picture has no such annotation.
-        note: for messages about values, where a file holds others than the label.
-    """
-
-    files: tuple[Alternatives, ...]
-    read: Callable[..., NDArray[Any] | None]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a data set keeps its files, as patterns under its root.
-
-    Attributes:
-        name: what the layout is called.
-        origin: where its files come from, in words.
-        lists: what names the pictures: the split lists, with `*` for the split, or the pictures themselves.
-        pictures: the pictures, with `*` for the name of one.
-        annotations: by task.
-        read: function of a picture's path -> (3, H, W) uint8.
-    """
-
-    name: str
-    origin: str
-    lists: str
-    pictures: str
-    annotations: Mapping[str, Annotation]
-    read: Callable[[Path], NDArray[np.uint8]] = read_picture
-
-    def needs(self, task: str) -> tuple[Alternatives, ...]:
-        """The files of one picture that `task` is trained on."""
-        return ((self.pictures,), *self.annotations[task].files)
-
-    def describe(self, above: str = "") -> str:
-        """What is where, for messages; `above` is what stands between the root and the patterns."""
-        groups = [group for task in self.annotations for group in self.needs(task)]
-        patterns = dict.fromkeys([self.lists, *(pattern for group in groups for pattern in group)])
-        return f"the layout {self.name}: {', '.join(above + pattern for pattern in patterns)}. {self.origin}"
+_SHOWN = 5  # missing files that a message names
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one split with the annotations of `tasks`; reads them when asked, and keeps nothing."""
+    """The pictures of one split with the annotations of `tasks`; reads them when asked, and keeps nothing.
+
+    names: what patterns are filled with; a folder in front of a name (`aachen/`) is no part of the sample's id.
+    """
 
     root: Path
     layout: Layout
-    ids: tuple[str, ...]
+    names: tuple[str, ...]
     tasks: tuple[Task, ...]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.names)
 
     def __getitem__(self, index: int, /) -> Sample:
         """Read one picture.
@@ -88,35 +45,71 @@ class Pictures:
         Raises:
             DataError: if a file is damaged, has another size than its picture, or values that cannot be right.
         """
-        name = self.ids[index]
-        image = torch.from_numpy(self.layout.read(_first(self.root, (self.layout.pictures,), name)))
+        name = self.names[index]
+        image = torch.from_numpy(self.layout.read(first_of(self.root, (self.layout.pictures,), name)))
         labels = {task.name: self._label(task, name, image.shape[-2:]) for task in self.tasks}
         present = {task: label for task, label in labels.items() if label is not None}
-        return Sample(name, image.as_subclass(Image), present)
+        return Sample(id_of(name), image.as_subclass(Image), present)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the samples, without reading them."""
+        return tuple(id_of(name) for name in self.names)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """The files that one picture and its annotations are read from."""
-        groups = [group for task in self.tasks for group in self.layout.needs(task.name)] or [(self.layout.pictures,)]
-        return tuple(dict.fromkeys(_first(self.root, group, self.ids[index]) for group in groups))
+        """The files that one picture and its annotations are read from, the picture's first."""
+        name = self.names[index]
+        found = [first_of(self.root, (self.layout.pictures,), name)]
+        for task in self.tasks:
+            found += self._paths(task, name) or []
+        return tuple(dict.fromkeys(found))
 
     def _label(self, task: Task, name: str, size: torch.Size) -> Label | None:
-        annotation = self.layout.annotations[task.name]
-        paths = [_first(self.root, alternatives, name) for alternatives in annotation.files]
-        values = annotation.read(*paths)
-        if values is None:
+        annotation, paths = self.layout.annotations[task.name], self._paths(task, name)
+        values = None if paths is None else annotation.read(*paths)
+        if paths is None or values is None:
             return None
-        if values.shape[-2:] != size:
-            raise DataError(
-                f"{paths[0]}: {_size(values.shape)} pixels (width x height), but the picture {name} has "
-                f"{_size(size)}; labels must have the size of their picture"
-            )
-        label = torch.from_numpy(values).as_subclass(task.label)
-        task.check(label, f"{paths[0]}{annotation.note}")
-        return label
+        return label_of(task, values, str(paths[0]), name, size, annotation.note)
+
+    def _paths(self, task: Task, name: str) -> list[Path] | None:
+        """The files of an annotation; None where the picture may be without, and is."""
+        annotation = self.layout.annotations[task.name]
+        paths = [first_of(self.root, alternatives, name) for alternatives in annotation.files]
+        return None if annotation.partial and not all(os.path.lexists(path) for path in paths) else paths
 
 
-def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> Pictures:
+def id_of(name: str) -> str:
+    """The id of a sample, from what patterns are filled with."""
+    return PurePosixPath(name).name
+
+
+def label_of(task: Task, values: NDArray[Any], where: str, name: str, size: Sequence[int], note: str = "") -> Label:
+    """The label of a picture from values as they were read.
+
+    Args:
+        where: what held the values, for messages.
+        name, size: of the picture; the size ends with (height, width).
+        note: for messages about values.
+
+    Raises:
+        DataError: if they have another size than the picture, or cannot be right.
+    """
+    if tuple(values.shape[-2:]) != tuple(size[-2:]):
+        raise DataError(
+            f"{where}: {_size(values.shape)} pixels (width x height), but the picture {name} has "
+            f"{_size(size)}; labels must have the size of their picture"
+        )
+    label = torch.from_numpy(values).as_subclass(task.label)
+    task.check(label, f"{where}{note}")
+    return label
+
+
+def open_split(
+    layout: Layout, root: str, split: str, tasks: Sequence[Task], promises: Mapping[str, Promise] = NO_PROMISES
+) -> Pictures:
     """The pictures that the split's list names, after a look whether every file that `tasks` need is there.
+
+    promises: by the name of a task whose annotation is partial.
 
     Raises:
         ConfigError: if there is no such split or task.
@@ -125,19 +118,26 @@ def open_split(layout: Layout, root: str, split: str, tasks: Sequence[Task]) -> 
     """
     expect_choice(layout, split, tasks)
     folder = open_root(root, layout.describe())
-    listed = _fill(layout.lists, split)
+    listed = fill(layout.lists, split)
     with reading(folder / listed, "the list of a split"):
         is_there = (folder / listed).exists()
     if not is_there:
         raise another_root(f"{folder / listed}: no such file", layout.describe())
-    ids, wrong = scan_ids(folder / listed)
-    return open_pictures(layout, folder, listed, ids, tasks, [Fault(folder / listed, text) for text in wrong])
+    names, wrong = scan_ids(folder / listed)
+    faults = [Fault(folder / listed, text) for text in wrong]
+    return open_pictures(layout, folder, listed, names, tasks, promises, faults)
 
 
 def open_pictures(
-    layout: Layout, folder: Path, listed: str, ids: Sequence[str], tasks: Sequence[Task], faults: Sequence[Fault] = ()
+    layout: Layout,
+    folder: Path,
+    listed: str,
+    names: Sequence[str],
+    tasks: Sequence[Task],
+    promises: Mapping[str, Promise] = NO_PROMISES,
+    faults: Sequence[Fault] = (),
 ) -> Pictures:
-    """The pictures `ids` that `listed` names, after a look whether every file that `tasks` need is there.
+    """The pictures `names` that `listed` names, after a look whether every file that `tasks` need is there.
 
     Raises:
         DataError: if a folder is missing.
@@ -145,26 +145,20 @@ def open_pictures(
     """
     with reading(folder, "a folder that may be looked into"):
         _expect_folders(layout, folder, tasks)
-    pictures = Pictures(folder, layout, tuple(ids), tuple(tasks))
-    absent = _absent(pictures, listed)
-    messages = [fault.message for fault in faults[:1]]
-    if absent:
-        more = ", ..." if len(absent) > 5 else ""
+    pictures = Pictures(folder, layout, tuple(names), tuple(tasks))
+    found, messages = list(faults), [fault.message for fault in faults[:1]]
+    if absent := _absent(pictures, listed):
         messages.append(
-            f"{folder}: {len(absent)} of the files that {listed} calls for are missing: "
-            f"{', '.join(list(absent)[:5])}{more}; restore them, or take their pictures out of {listed}"
+            f"{folder}: {len(absent)} of the files that {listed} calls for are missing: {_some(absent)}; restore "
+            f"them, or take their pictures out of {listed}"
         )
+        found += absent.values()
+    for task in tasks:
+        if layout.annotations[task.name].partial:
+            _look_for_some(pictures, listed, task.name, promises.get(task.name), found, messages)
     if messages:
-        raise IncompleteError("; ".join(messages), pictures, [*faults, *absent.values()])
+        raise IncompleteError("; ".join(messages), pictures, found)
     return pictures
-
-
-def expect_choice(layout: Layout, split: str, tasks: Sequence[Task]) -> None:
-    """Refuse a split or a task that the layout does not have. Raises ConfigError."""
-    if split not in SPLITS:
-        raise ConfigError(f"unknown split {split!r}; expected {' or '.join(SPLITS)}")
-    if unknown := [task.name for task in tasks if task.name not in layout.annotations]:
-        raise ConfigError(f"unknown task {unknown[0]!r}; {layout.name} has {', '.join(layout.annotations)}")
 
 
 def open_root(root: str, expected: str) -> Path:
@@ -186,8 +180,19 @@ def another_root(found: str, expected: str) -> DataError:
 
 def contents(folder: Path) -> str:
     """What a folder holds, for messages: the first few names."""
-    names = sorted(name for name in _names(folder) if not name.startswith("."))
+    names = sorted(name for name in names_in(folder) if not name.startswith("."))
     return ", ".join([*names[:8], "..."] if len(names) > 8 else names) or "nothing"
+
+
+def lacking(layout: Layout, folder: Path, names: Sequence[str], tasks: Sequence[Task], split: str) -> list[str]:
+    """What results say of partial annotations: how many pictures of a split have none."""
+    said = []
+    for task in tasks:
+        annotation = layout.annotations[task.name]
+        without = {name for name, _ in absent_files(folder, names, annotation.files)} if annotation.partial else ()
+        if without:
+            said.append(f"{task.name}: {len(without)} of {len(names)} pictures of {split} have no file")
+    return said
 
 
 def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
@@ -207,40 +212,54 @@ def _expect_folders(layout: Layout, root: Path, tasks: Sequence[Task]) -> None:
 
 
 def _absent(pictures: Pictures, listed: str) -> dict[str, Fault]:
-    """The files that are missing, as patterns say them: each folder is listed once, and no file is opened."""
-    root, layout = pictures.root, pictures.layout
-    owners: dict[Alternatives, str] = {(layout.pictures,): ""}
+    """The files that are missing of those that no picture may be without, as patterns say them."""
+    owners: dict[Alternatives, str] = {(pictures.layout.pictures,): ""}
     for task in pictures.tasks:
-        for group in layout.annotations[task.name].files:
+        annotation = pictures.layout.annotations[task.name]
+        for group in () if annotation.partial else annotation.files:
             owners.setdefault(group, task.name)
-    folders = {str(PurePosixPath(pattern).parent) for group in owners for pattern in group}
-    there = {f"{folder}/{name}" for folder in folders for name in _names(root / folder)}
-    absent: dict[str, Fault] = {}
-    for name in pictures.ids:
-        for group, owner in owners.items():
-            files = [_fill(pattern, name) for pattern in group]
-            if there.isdisjoint(files):
-                text = " or ".join(files)
-                message = f"{root}/{text}: no such file, which the picture {name} of {listed} needs; restore it"
-                absent[text] = Fault(root / files[-1], message, name, owner)
-    return absent
+    faults: dict[str, Fault] = {}
+    for name, group in absent_files(pictures.root, pictures.names, list(owners)):
+        text = _text(name, group)
+        message = f"{pictures.root}/{text}: no such file, which the picture {name} of {listed} needs; restore it"
+        faults[text] = Fault(pictures.root / fill(group[-1], name), message, id_of(name), owners[group])
+    return faults
 
 
-def _names(folder: Path) -> list[str]:
-    with reading(folder, "a folder that can be listed"):
-        if not folder.is_dir():  # one of several alternatives
-            return []
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
+def _look_for_some(
+    pictures: Pictures, listed: str, task: str, promise: Promise | None, faults: list[Fault], messages: list[str]
+) -> None:
+    """Some picture has the partial annotation of `task`, and so has every one that was promised to."""
+    root, groups = pictures.root, pictures.layout.annotations[task].files
+    without = absent_files(root, pictures.names, groups)
+    if without and len(without) >= len(pictures) * len(groups):
+        messages.append(
+            f"{root}: none of the pictures that {listed} names has an annotation of task {task}; restore files like "
+            f"{_text(*without[0])}, or train without the task"
+        )
+        faults.append(Fault(root / fill(groups[0][-1], without[0][0]), messages[-1], task=task))
+    if promise is None:
+        return
+    messages += promise.wrong[:1]
+    faults += [Fault(root / promise.listed, text, task=task) for text in promise.wrong]
+    broken = {_text(name, group): (name, group) for name, group in without if name in promise.names}
+    if broken:
+        messages.append(
+            f"{root}: {promise.listed} promises {len(broken)} files of task {task} that are missing: {_some(broken)}; "
+            f"restore them, or take them out of that list"
+        )
+    for text, (name, group) in broken.items():
+        message = f"{root}/{text}: no such file, though {promise.listed} promises it; restore it, or take it out there"
+        faults.append(Fault(root / fill(group[-1], name), message, id_of(name), task))
 
 
-def _first(root: Path, alternatives: Alternatives, name: str) -> Path:
-    paths = [root / _fill(pattern, name) for pattern in alternatives]
-    return next((path for path in paths[:-1] if os.path.lexists(path)), paths[-1])
+def _text(name: str, group: Alternatives) -> str:
+    return " or ".join(fill(pattern, name) for pattern in group)
 
 
-def _fill(pattern: str, name: str) -> str:
-    return pattern.replace("*", name)
+def _some(files: Iterable[str]) -> str:
+    names = list(files)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -12,7 +12,8 @@ from mt_core.dataset import SPLITS, Fault
 from mt_core.task import Task
 
 from .files import read_pixels, scan_numbers
-from .folders import Alternatives, Annotation, Layout, Pictures, expect_choice, open_pictures
+from .folders import Pictures, open_pictures
+from .layout import Alternatives, Annotation, Layout, expect_choice
 
 
 def mtan_layout(origin: str, annotations: Mapping[str, Annotation]) -> Layout:
@@ -46,7 +47,7 @@ def open_mtan(layout: Layout, folder: Path, split: str, tasks: Sequence[Task]) -
     groups = [group for task in tasks for group in layout.annotations[task.name].files]
     others = [root / _folder_of(root, group) for group in dict.fromkeys(groups)]
     ids, wrong = scan_numbers(root / "image", [other for other in others if other.is_dir()])
-    return open_pictures(layout, root, layout.lists, ids, tasks, [Fault(root, text) for text in wrong])
+    return open_pictures(layout, root, layout.lists, ids, tasks, faults=[Fault(root, text) for text in wrong])
 
 
 def _folder_of(root: Path, group: Alternatives) -> str:

@@ -15,23 +15,21 @@ from mt_core.labels import IGNORE
 from mt_core.task import Task
 from mt_core.tasks import Depth, Edges, Normals, Segmentation
 
+from . import nyu_classes
 from . import sources as published
 from .files import read_classes, read_depth, read_normals, read_plane
-from .folders import Annotation, Layout, open_split
+from .folders import open_split
+from .layout import Annotation, Layout
 
-_NAMES = """wall, floor, cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, blinds, desk,
-shelves, curtain, dresser, pillow, mirror, floor mat, clothes, ceiling, books, refrigerator, television, paper, towel,
-shower curtain, box, whiteboard, person, night stand, toilet, sink, lamp, bathtub, bag, other structure,
-other furniture, other prop"""
-CLASSES = tuple(_NAMES.replace("\n", " ").split(", "))  # of Gupta et al., CVPR 2013; in the files they count from 1
+CLASSES = nyu_classes.CLASSES[40]  # in the files they count from 1
 
 
-def _read_semseg(path: Path) -> NDArray[np.int64]:
+def read_semseg(path: Path) -> NDArray[np.int64]:
     classes = read_classes(path)
     return np.where(classes == 0, IGNORE, classes - 1)
 
 
-def _read_edges(path: Path) -> NDArray[np.float32]:
+def read_edges(path: Path) -> NDArray[np.float32]:
     edges = read_plane(path)
     if not bool(((edges >= 0) & (edges <= 1)).all()):
         raise DataError(f"{path}: values outside 0..1; expected an edge map of 0 and 1, or of probabilities")
@@ -44,10 +42,10 @@ LAYOUT = Layout(
     lists="gt_sets/*.txt",
     pictures="images/*.jpg",
     annotations={
-        "semseg": Annotation((("segmentation/*.png",),), _read_semseg, " (counting from 0, the file from 1)"),
+        "semseg": Annotation((("segmentation/*.png",),), read_semseg, " (counting from 0, the file from 1)"),
         "depth": Annotation((("depth/*.npy",),), read_depth),
         "normals": Annotation((("normals/*.npy", "normals/*.png"),), read_normals),
-        "edges": Annotation((("edge/*.npy",),), _read_edges),
+        "edges": Annotation((("edge/*.npy",),), read_edges),
     },
 )
 

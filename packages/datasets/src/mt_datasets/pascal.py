@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mt_core.dataset import Dataset, Samples
+from mt_core.dataset import SPLITS, Dataset, Samples
 from mt_core.errors import DataError
 from mt_core.task import Task
 from mt_core.tasks import Edges, HumanParts, Normals, Saliency, Segmentation
 
 from . import sources as published
 from .context import NYU_CLASSES
-from .files import read_classes, read_grey, read_mat, read_normals, reading
-from .folders import Annotation, Layout, open_split
+from .files import read_classes, read_grey, read_mat, read_normals, reading, scan_ids
+from .folders import lacking, open_split
+from .layout import Annotation, Layout, Promise, fill
 
 _NAMES = """background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
 motorbike, person, pottedplant, sheep, sofa, train, tvmonitor"""
@@ -33,6 +35,7 @@ PARTS = {
 }  # of PASCAL-Part (Chen et al., CVPR 2014), in six groups
 
 _PERSON = 15
+_PARTS = "ImageSets/Parts/{}.txt"
 _PART_CLASS = {name: index for index, names in enumerate(PARTS.values(), start=1) for name in names}
 
 
@@ -96,8 +99,8 @@ LAYOUT = Layout(
     pictures="JPEGImages/*.jpg",
     annotations={
         "semseg": Annotation((("semseg/VOC12/*.png", "semseg/pascal-context/*.png"),), read_classes),
-        "human_parts": Annotation((("human_parts/*.mat",),), _read_human_parts),
-        "saliency": Annotation((("sal_distill/*.png",),), _read_saliency),
+        "human_parts": Annotation((("human_parts/*.mat",),), _read_human_parts, partial=True),
+        "saliency": Annotation((("sal_distill/*.png",),), _read_saliency, partial=True),
         "normals": Annotation((("normals_distill/*.png",), _LABEL_MAP), _read_normals),
         "edges": Annotation((_LABEL_MAP,), _read_edges),
     },
@@ -108,13 +111,16 @@ LAYOUT = Layout(
 class PASCAL(Dataset):
     """Everyday photographs with semantic classes, parts of people, saliency, surface normals and edges.
 
-    Pictures without people have no `human_parts`; pictures that show nothing NYUv2 knows have no `normals`.
+    Pictures without people have no `human_parts`; pictures that show nothing NYUv2 knows have no `normals`. A picture
+    without a file of `human_parts` or `sal_distill` has no such annotation, and trains the other tasks: unless
+    `ImageSets/Parts` says that it shows people.
 
     Attributes:
         root: a folder in the layout PASCAL_MT: `JPEGImages/*.jpg`, `semseg/{VOC12,pascal-context}/*.png` (255 not
             annotated), `human_parts/*.mat` (PASCAL-Part), `sal_distill/*.png` (salient above 127),
             `normals_distill/*.png` (n = 2 p / 255 - 1), `pascal-context/trainval/*.mat` (LabelMap, for edges and
-            normals), `ImageSets/Context/{train,val}.txt`.
+            normals), `ImageSets/Context/{train,val}.txt`, and, where there are any, `ImageSets/Parts/{train,val}.txt`
+            (of every picture the classes of its objects, as JSON, or just the names of those with parts).
     """
 
     root: str = ""
@@ -122,7 +128,7 @@ class PASCAL(Dataset):
     image_size = (448, 448)
     zoom = (0.75, 1.25)
     rotation = 20.0
-    sources = (published.PASCAL_MT,)
+    sources = (published.PASCAL_MT, published.PASCAL_OFFICIAL)
 
     def tasks(self) -> Mapping[str, Task]:
         tasks: list[Task] = [
@@ -135,4 +141,36 @@ class PASCAL(Dataset):
         return {task.name: task for task in tasks}
 
     def split(self, name: str, tasks: Sequence[Task]) -> Samples:
-        return open_split(LAYOUT, self.root, name, tasks)
+        promises = {task.name: _promised(self.root, name) for task in tasks if task.name == "human_parts"}
+        return open_split(LAYOUT, self.root, name, tasks, promises)
+
+    def notes(self, tasks: Sequence[Task]) -> list[str]:
+        folder = Path(self.root).expanduser()
+        lists = {split: folder / fill(LAYOUT.lists, split) for split in SPLITS}
+        ids = {split: scan_ids(path)[0] for split, path in lists.items() if path.is_file()}
+        return [sentence for split, names in ids.items() for sentence in lacking(LAYOUT, folder, names, tasks, split)]
+
+
+def _promised(root: str, split: str) -> Promise:
+    """The pictures with people: where there is no list of them, none."""
+    listed = _PARTS.format(split)
+    path = Path(root).expanduser() / listed
+    if not path.exists():
+        return Promise(listed, frozenset())
+    try:
+        names, wrong = _pictures_with_people(path)
+    except DataError as error:
+        names, wrong = [], [str(error)]
+    return Promise(listed, frozenset(names), tuple(wrong))
+
+
+def _pictures_with_people(path: Path) -> tuple[list[str], list[str]]:
+    """What ImageSets/Parts lists: JSON of the classes of every picture's objects, as ASTMT writes it, or names.
+
+    And what is wrong with the names. Raises DataError.
+    """
+    with reading(path, "the pictures with parts: JSON of a list of classes for each, or one name a line"):
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith("{"):
+            return scan_ids(path)
+        return [name for name, objects in json.loads(text).items() if _PERSON in objects], []

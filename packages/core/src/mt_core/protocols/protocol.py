@@ -105,12 +105,13 @@ class Protocol:
         return found
 
     def _measure(self, task: Task) -> Measure:
-        if task.kind not in self.kinds:
+        kind = task.measured_as or task.kind
+        if kind not in self.kinds:
             raise ConfigError(
-                f"task {task.name}: protocol {self.name} does not say how to measure the kind {task.kind!r}; "
+                f"task {task.name}: protocol {self.name} does not say how to measure the kind {kind!r}; "
                 f"it knows {', '.join(self.kinds)}; leave the task out or choose another protocol"
             )
-        return self.kinds[task.kind]
+        return self.kinds[kind]
 
 
 def _thorough(measure: Measure) -> Measure:
