@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -118,8 +119,7 @@ def opened(loader: str, case: Case, root: Path) -> Opened:
 def measure(cases: list[Opened], rounds: int) -> list[Row]:
     """Medians of rounds in which all cases take turns, after one that does not count."""
     steps: list[list[Callable[[int], None]]] = [
-        [one.read, *(lambda round_, one=one, size=size: one.load(size, round_) for size in SIZES)]  # type: ignore[misc]
-        for one in cases
+        [one.read, *(partial(one.load, size) for size in SIZES)] for one in cases
     ]
     times: list[list[list[float]]] = [[[] for _ in found] for found in steps]
     for round_ in range(rounds + 1):
