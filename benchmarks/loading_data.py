@@ -57,6 +57,7 @@ def write_nyu_official(root: Path, frames: int) -> None:
     root.mkdir(parents=True)
     with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
         for name, values in variables.items():
+            values = np.asarray(values)
             file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]), compression="gzip")
     numbers = np.arange(1, frames + 1, dtype=np.uint16)[:, None]
     savemat(root / "splits.mat", {"trainNdxs": numbers, "testNdxs": numbers})
@@ -72,7 +73,7 @@ def write_mtan_nyu(root: Path, frames: int) -> None:
             "depth": distance(rng, MTAN_NYU)[..., None],
             "normal": directions(rng, MTAN_NYU),
         }.items():
-            save_array(root / f"train/{folder}/{seed}.npy", values)
+            save_array(root / f"train/{folder}/{seed}.npy", np.asarray(values))
 
 
 def write_cityscapes(root: Path, frames: int) -> None:
@@ -98,7 +99,7 @@ def write_mtan_cityscapes(root: Path, frames: int) -> None:
             "label_7": patches(rng, MTAN_CITY, 8).astype(np.float64) - 1,
             "depth": distance(rng, MTAN_CITY)[..., None] / 20,
         }.items():
-            save_array(root / f"train/{folder}/{seed}.npy", values)
+            save_array(root / f"train/{folder}/{seed}.npy", np.asarray(values))
 
 
 def write_pascal(root: Path, frames: int) -> None:
@@ -155,7 +156,7 @@ def patches(rng: np.random.Generator, size: Size, classes: int) -> NDArray[np.in
 
 def borders(classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where the class of the next column is another: (H, W)."""
-    return np.diff(classes, axis=1, prepend=classes[:, :1]) != 0
+    return np.asarray(np.diff(classes, axis=1, prepend=classes[:, :1]) != 0)
 
 
 def distance(rng: np.random.Generator, size: Size) -> NDArray[np.float32]:
@@ -171,7 +172,7 @@ def directions(rng: np.random.Generator, size: Size) -> NDArray[np.float32]:
 
 def coded(normals: NDArray[np.float32]) -> NDArray[np.uint8]:
     """As 8-bit RGB."""
-    return np.rint(127.5 * (normals + 1)).astype(np.uint8)
+    return np.asarray(np.rint(127.5 * (normals + 1)), np.uint8)
 
 
 def save_picture(path: Path, pixels: NDArray[Any]) -> None:

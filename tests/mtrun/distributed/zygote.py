@@ -221,7 +221,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     for verb in VERBS.values():
-        verb.load()
+        if verb.target:
+            verb.load()
     plugins().manager.register(ToyPlugin(), "toy")
     plugins().manager.register(TrapPlugin(), "trap")
     plugins().sources |= {"toy": "toy 1.0", "trap": "trap 1.0"}

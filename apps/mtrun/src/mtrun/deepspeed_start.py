@@ -36,7 +36,7 @@ def deepspeed_module() -> Any:
         ) from error
     for handler in deepspeed.utils.logger.handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)  # stdout is for results
+            handler.stream = sys.stderr  # stdout is for results; setStream would flush a stream that may be closed
     return deepspeed
 
 

@@ -80,7 +80,7 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         centred = x - mean.view(shape)
         variance = _EverywhereSum.apply(centred.square().sum(axes)) / count  # (C,)
         self._keep(mean.detach(), variance.detach() * count / (count - 1))
-        y = centred * (variance + self.eps).rsqrt().view(shape)
+        y: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(input.dtype)

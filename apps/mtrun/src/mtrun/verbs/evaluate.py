@@ -90,7 +90,7 @@ def _measured(config: EvalConfig, device: torch.device, ranks: Ranks) -> dict[st
         "protocol": rules.name,
         "departures": departures,
         "dataset": config.dataset["name"],
-        "dataset_notes": dataset.notes(tasks),
+        "dataset_notes": chosen("datasets", config.dataset).notes(tasks),
         "backbone_init": "random" if built.random else "pretrained",
         "metrics": found.metrics,
         "directions": directions(rules, tasks),
