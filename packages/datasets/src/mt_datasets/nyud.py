@@ -25,11 +25,13 @@ CLASSES = nyu_classes.CLASSES[40]  # in the files they count from 1
 
 
 def read_semseg(path: Path) -> NDArray[np.int64]:
+    """Classes (H, W) int64 from 0, 255 where not annotated, from a PNG of classes from 1. Raises DataError."""
     classes = read_classes(path)
     return np.where(classes == 0, IGNORE, classes - 1)
 
 
 def read_edges(path: Path) -> NDArray[np.float32]:
+    """(1, H, W) of 0 and 1 from an .npy of edges, or of their probabilities. Raises DataError."""
     edges = read_plane(path)
     if not bool(((edges >= 0) & (edges <= 1)).all()):
         raise DataError(f"{path}: values outside 0..1; expected an edge map of 0 and 1, or of probabilities")
