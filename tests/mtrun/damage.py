@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,10 +151,63 @@ def label_map(make: Callable[[], Any]) -> Spoil:
     return lambda path, data: write_mat(path, LabelMap=make())
 
 
+def frame(name: str, value: float) -> Spoil:
+    """One frame of the official NYUv2 has another value somewhere."""
+
+    def spoil(path: Path, data: DataObject) -> None:
+        import h5py
+
+        with h5py.File(path, "r+") as file:
+            number = data.draw(sampled_from([0, 1, 2, 3, 4]))
+            place = data.draw(integers(0, SIZE[1] - 1)), data.draw(integers(0, SIZE[0] - 1))
+            file[name][(number, *place)] = value
+
+    return spoil
+
+
+def torn_frame(name: str) -> Spoil:
+    """The compressed bytes of one frame of the official NYUv2 are overwritten."""
+
+    def spoil(path: Path, data: DataObject) -> None:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            chunk = file[name].id.get_chunk_info(data.draw(integers(0, 4)))
+        with path.open("r+b") as file:
+            file.seek(chunk.byte_offset + file_start(path))
+            file.write(bytes(chunk.size))
+
+    return spoil
+
+
+def file_start(path: Path) -> int:
+    """Bytes of MATLAB's header, unless HDF5 counts offsets from the start of the file."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        first = file["images"].id.get_chunk_info(0)
+    with path.open("rb") as stream:
+        stream.seek(first.byte_offset)
+        return 0 if stream.read(1) == b"\x78" else 512  # of zlib
+
+
+def split_lists(*numbers: int) -> Spoil:
+    wrong = np.array(numbers, np.int32)[:, None]
+    return lambda path, data: write_mat(path, trainNdxs=wrong, testNdxs=np.array([[1], [5]]))
+
+
+def beside(name: str) -> Spoil:
+    return lambda path, data: path.rename(path.with_name(name))
+
+
 IMAGE, SEG, DEPTH, EDGE = ("images/*.jpg",), ("segmentation/*.png",), ("depth/*.npy",), ("edge/*.npy",)
 NORMALS, LIST = ("normals/*.npy",), ("gt_sets/train.txt",)
 ARRAYS, PNGS = (*DEPTH, *EDGE, *NORMALS), (*SEG, "normals/*.png")
 LABELS = (*ARRAYS, *PNGS)
+MAT, SPLITS_MAT = ("nyu_depth_v2_labeled.mat",), ("splits.mat",)
+STREET, IDS = ("leftImg8bit/*/*/*.png",), ("gtFine/*/*/*_labelIds.png",)
+DISPARITY, CAMERA = ("disparity/*/*/*.png",), ("camera/*/*/*.json",)
+OWN, OWN_SIZE = ("labels/*.png", "mask/*.png", "borders/*.npy", "depth/*.png", "normals/*.npy"), (24, 32)
 MAPS, PARTS = ("pascal-context/trainval/*.mat",), ("human_parts/2008_000001.mat",)
 
 DAMAGE = {
@@ -229,4 +283,37 @@ DAMAGE = {
     "NYUv2 class out of range": Damage("nyuv2", ("*/label/*.npy",), one_pixel(13.0, 40.0, 254.0)),
     "labels of more classes": Damage("cityscapes", ("*/label_7/*.npy",), one_pixel(7.0, 18.0)),
     "disparity below 0": Damage("cityscapes", ("*/depth/*.npy",), one_pixel(-1.0)),
+    "promised parts missing": Damage("pascal", PARTS, lambda path, data: path.unlink()),
+    "list of parts damaged": Damage("pascal", ("ImageSets/Parts/train.txt",), text('{"2008_000001": 15'), whole=True),
+    "saliency cut": Damage("pascal", ("sal_distill/*.png",), cut),
+    "official file cut": Damage("nyuv2 official", MAT, cut, whole=True),
+    "official file a folder": Damage("nyuv2 official", MAT, folder_instead, whole=True),
+    "official file dangling": Damage("nyuv2 official", MAT, dangling, whole=True),
+    "official splits missing": Damage("nyuv2 official", SPLITS_MAT, lambda path, data: path.unlink(), whole=True),
+    "official splits cut": Damage("nyuv2 official", SPLITS_MAT, cut, whole=True),
+    "official splits out of range": Damage("nyuv2 official", SPLITS_MAT, split_lists(2, 6), whole=True),
+    "official splits double": Damage("nyuv2 official", SPLITS_MAT, split_lists(2, 3, 2), whole=True),
+    "official frame torn": Damage("nyuv2 official", MAT, torn_frame("images")),
+    "official depth torn": Damage("nyuv2 official", MAT, torn_frame("depths")),
+    "official depth not finite": Damage("nyuv2 official", MAT, frame("depths", np.nan)),
+    "official depth below 0": Damage("nyuv2 official", MAT, frame("depths", -2)),
+    "official label unknown": Damage("nyuv2 official", MAT, frame("labels", 895)),
+    "official normals missing": Damage("nyuv2 official", NORMALS, lambda path, data: path.unlink()),
+    "official normals cut": Damage("nyuv2 official", NORMALS, cut),
+    "street missing": Damage("cityscapes official", STREET, lambda path, data: path.unlink()),
+    "street cut": Damage("cityscapes official", STREET, cut),
+    "street misnamed": Damage("cityscapes official", STREET, beside("street.png"), whole=True),
+    "street's label missing": Damage("cityscapes official", (*IDS, *CAMERA, *DISPARITY), lambda p, data: p.unlink()),
+    "street's label cut": Damage("cityscapes official", (*IDS, *CAMERA, *DISPARITY), cut),
+    "street's label a folder": Damage("cityscapes official", (*IDS, *CAMERA, *DISPARITY), folder_instead),
+    "unknown id": Damage("cityscapes official", IDS, out_of_range(34, 254)),
+    "disparity of 8 bits": Damage("cityscapes official", DISPARITY, picture(lambda data: np.ones(SIZE, np.uint8))),
+    "camera without baseline": Damage("cityscapes official", CAMERA, text('{"intrinsic": {"fx": 2262.5}}')),
+    "camera at 0": Damage("cityscapes official", CAMERA, text('{"extrinsic":{"baseline":0},"intrinsic":{"fx":9}}')),
+    "city missing": Damage("cityscapes official", ("gtFine/train/bochum",), lambda path, data: shutil.rmtree(path)),
+    "own picture missing": Damage("folder", ("rgb/*.png",), lambda path, data: path.unlink()),
+    "own label missing": Damage("folder", OWN, lambda path, data: path.unlink()),
+    "own label cut": Damage("folder", (*OWN, "parts/*.npy"), cut),
+    "own class out of range": Damage("folder", ("labels/*.png",), picture(lambda data: np.full(OWN_SIZE, 4, np.uint8))),
+    "own name twice": Damage("folder", ("lists/train.txt",), add(b"a"), whole=True),
 }

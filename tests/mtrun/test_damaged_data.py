@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +17,13 @@ from mt_core.augment import evaluation_transform
 from mt_core.dataset import SPLITS, Dataset
 from mt_core.discovery import registry
 from mt_core.errors import DataError
+from mt_datasets.cityscapes import DepthForm
 from mtrun.data import evaluation_batches, note_skipped, open_samples
 from mtrun.recipe import OnBadSample, RunningOptions
 from mtrun.verification import verify
 
-from ..datasets.layouts import write_mtan, write_nyud, write_pascal
+from ..datasets.layouts import write_cityscapes, write_mtan, write_npy, write_nyu_official, write_nyud, write_pascal
+from ..datasets.test_folder import write_folder
 from .damage import DAMAGE, SIZE, Damage
 
 TRANSFORM = evaluation_transform((16, 24))
@@ -32,14 +35,43 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     folder = tmp_path_factory.mktemp("whole")
     return {
         "nyud": write_nyud(folder / "nyud", SIZE, train=3, val=2),
-        "pascal": write_pascal(folder / "pascal", SIZE, train=3, val=2),
+        "pascal": whole_pascal(folder / "pascal"),
         "nyuv2": write_mtan(folder / "nyuv2", SIZE, train=3, val=2),
         "cityscapes": write_mtan(folder / "cityscapes", SIZE, 3, 2, labels={"label_7": 7}, normals=False),
+        "nyuv2 official": whole_nyu_official(folder / "nyuv2-official"),
+        "cityscapes official": write_cityscapes(folder / "cityscapes-official", SIZE, train=3, val=2),
+        "folder": whole_folder(folder / "folder"),
     }
 
 
+def whole_pascal(root: Path) -> Path:
+    """With the lists of pictures that have parts."""
+    write_pascal(root, SIZE, train=3, val=2)
+    (root / "ImageSets/Parts").mkdir()
+    (root / "ImageSets/Parts/train.txt").write_text('{"2008_000001": [15], "2008_000002": [12]}')
+    (root / "ImageSets/Parts/val.txt").write_text("2008_000005\n")
+    return root
+
+
+def whole_nyu_official(root: Path) -> Path:
+    """With normals of its own."""
+    write_nyu_official(root, SIZE, train=(2, 3, 4))
+    for number in range(1, 6):
+        write_npy(root / f"normals/{number:04}.npy", np.broadcast_to(np.float32([0, 0, 1]), (*SIZE, 3)))
+    return root
+
+
+def whole_folder(root: Path) -> Path:
+    """One picture has no parts, and no picture is in both splits."""
+    write_folder(root)
+    (root / "lists/train.txt").write_text("a\nc\n")
+    (root / "lists/val.txt").write_text("b\n")
+    return root
+
+
 def opened(name: str, root: Path) -> Dataset:
-    dataset: Dataset = registry("datasets")[name](root=str(root))
+    options = {"depth": DepthForm.metres} if name == "cityscapes official" else {}
+    dataset: Dataset = registry("datasets")[name.split(" ")[0]](root=str(root), **options)
     return dataset
 
 
@@ -61,12 +93,15 @@ def test_there_are_more_than_forty_kinds() -> None:
     assert len(DAMAGE) > 40
 
 
-@pytest.mark.parametrize("name", ["nyud", "pascal", "nyuv2", "cityscapes"])
+COUNTS = {"nyuv2 official": [3, 2], "cityscapes official": [3, 2], "folder": [2, 1]}
+
+
+@pytest.mark.parametrize("name", ["nyud", "pascal", "nyuv2", "cityscapes", *COUNTS])
 def test_nothing_is_found_in_a_data_set_that_is_whole(name: str, whole: Mapping[str, Path]) -> None:
     dataset = opened(name, whole[name])
     found = verify(dataset, tuple(dataset.tasks().values()), SPLITS, workers=0)
     assert [problem for verified in found for problem in verified.problems] == []
-    assert [verified.looked_at for verified in found] == [3, 2]
+    assert [verified.looked_at for verified in found] == COUNTS.get(name, [3, 2])
     assert read_all(dataset, OnBadSample.stop) == {}
 
 

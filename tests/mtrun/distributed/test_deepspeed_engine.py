@@ -49,7 +49,7 @@ def test_without_deepspeed_the_message_says_what_to_install(monkeypatch: pytest.
     with pytest.raises(ConfigError, match=r"engine=deepspeed needs DeepSpeed, .* pip install 'mtrun\[deepspeed\]'"):
         DeepSpeedEngine().refuse(TrainerOptions(), 1)
     found = mtrun(*TINY, "engine=deepspeed")
-    assert found.code == 2
+    assert found.code == 2, found.err
     assert "pip install 'mtrun[deepspeed]'" in " ".join(found.err.split())
 
 
@@ -79,7 +79,7 @@ def test_a_model_that_was_put_together_by_hand_is_refused() -> None:
 )
 def test_combinations_that_cannot_be_right_end_with_exit_2(words: list[str], message: str, mtrun: Mtrun) -> None:
     found = mtrun(*TINY, "trainer.max_steps=1", *words)
-    assert found.code == 2
+    assert found.code == 2, found.err
     assert message in " ".join(found.err.split())
 
 

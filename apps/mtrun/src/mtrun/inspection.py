@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -72,6 +73,7 @@ class Finding:
         size: (height, width); None if it cannot be read.
         digest: of its pixels; equal for equal pictures.
         file: that it is read from, where the data set says.
+        where: what messages call it: its file and, where that does not say it, its id.
         contents: of its annotations, by task.
         problems: everything that is wrong.
     """
@@ -80,6 +82,7 @@ class Finding:
     size: tuple[int, int] | None = None
     digest: str = ""
     file: str = ""
+    where: str = ""
     contents: dict[str, Contents] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -129,7 +132,8 @@ class Inspector:
                 found = Finding(name, problems=[self._problem(name, task, error, _files(samples, place))])
             result.contents |= found.contents
             if found.size is not None and result.size is None:
-                result.id, result.size, result.digest, result.file = found.id, found.size, found.digest, found.file
+                result.id, result.size, result.digest = found.id, found.size, found.digest
+                result.file, result.where = found.file, found.where
             for problem in found.problems:
                 if problem.message not in messages:
                     messages.add(problem.message)
@@ -145,13 +149,14 @@ class Inspector:
     def _look(self, sample: Sample, samples: Samples, index: int) -> Finding:
         """What is in a sample, and whether it is what the contract says."""
         files = _files(samples, index) or [""]  # the picture's first
-        found = Finding(sample.id, file=files[0])
+        found = Finding(sample.id, file=files[0], where=_told(files[0], sample.id))
 
         def where(task: str) -> str:
-            return (files[min(1, len(files) - 1)] if task else files[0]) or sample.id
+            file = files[min(1, len(files) - 1)] if task else files[0]
+            return _told(file, sample.id)
 
         def report(message: str, task: str = "", is_error: bool = True) -> None:
-            file = where(task) if files[0] else ""
+            file = files[min(1, len(files) - 1)] if task else files[0]
             found.problems.append(Problem(message, self.split, sample.id, task, file, is_error))
 
         image = sample.image.as_subclass(Tensor)
@@ -175,6 +180,11 @@ class Inspector:
             for message in _suspicions(label):
                 report(f"{where(name)}: task {name}: {message}", name, is_error=False)
         return found
+
+
+def _told(file: str, name: str) -> str:
+    """A file and, where that does not say it, the picture that is meant."""
+    return (file if name in PurePath(file).name else f"{file}: picture {name}") if file else name
 
 
 def _contents(label: Tensor, task: Task, size: tuple[int, int], where: str) -> Contents:

@@ -87,7 +87,7 @@ class Verified:
             if (twin := self.digests.setdefault(found.digest, found)) is not found:
                 self.problems.append(_twins(found, self.split, twin, self.split, is_error=False))
         if found.id in self.ids:
-            message = f"{found.file or found.id}: another picture of split {self.split} has the id {found.id!r} too"
+            message = f"{found.where or found.id}: another picture of split {self.split} has the id {found.id!r} too"
             self.problems.append(Problem(f"{message}; rename one of them", self.split, found.id, file=found.file))
         self.ids.add(found.id)
         for name, contents in found.contents.items():
@@ -221,7 +221,7 @@ def _as_it_is(found: Finding) -> Finding:
 
 
 def _twins(found: Finding, split: str, twin: Finding, other: str, is_error: bool) -> Problem:
-    where = f"{twin.file or twin.id} of split {other}"
-    message = f"{found.file or found.id}: the same picture as {where}; "
+    where = f"{twin.where or twin.id} of split {other}"
+    message = f"{found.where or found.id}: the same picture as {where}; "
     advice = "evaluation would measure what was trained on: take it out of one" if split != other else "look at both"
     return Problem(message + advice, split, found.id, file=found.file, is_error=is_error)

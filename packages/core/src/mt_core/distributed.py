@@ -83,7 +83,8 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         y: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
-        return y.to(input.dtype)
+        result: Tensor = y.to(input.dtype)
+        return result
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:

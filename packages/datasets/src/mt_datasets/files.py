@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -281,6 +282,7 @@ def reading(path: Path | str, expected: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected {expected}") from error
     except Exception as error:  # decoders fail in as many ways as a file can be damaged
+        said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))  # in one line, the same each time
         raise DataError(
-            f"{path}: cannot be read as {expected} ({type(error).__name__}: {error}); restore the file"
+            f"{path}: cannot be read as {expected} ({type(error).__name__}: {said}); restore the file"
         ) from error

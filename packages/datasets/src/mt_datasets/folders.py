@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,12 +29,14 @@ class Pictures:
     """The pictures of one split with the annotations of `tasks`; reads them when asked, and keeps nothing.
 
     names: what patterns are filled with; a folder in front of a name (`aachen/`) is no part of the sample's id.
+    promises: by task, which pictures have its partial annotation: without it they cannot be read.
     """
 
     root: Path
     layout: Layout
     names: tuple[str, ...]
     tasks: tuple[Task, ...]
+    promises: Mapping[str, Promise] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,7 +77,10 @@ class Pictures:
         """The files of an annotation; None where the picture may be without, and is."""
         annotation = self.layout.annotations[task.name]
         paths = [first_of(self.root, alternatives, name) for alternatives in annotation.files]
-        return None if annotation.partial and not all(os.path.lexists(path) for path in paths) else paths
+        is_promised = task.name in self.promises and name in self.promises[task.name].names
+        if not annotation.partial or is_promised or all(os.path.lexists(path) for path in paths):
+            return paths
+        return None
 
 
 def id_of(name: str) -> str:
@@ -145,7 +150,7 @@ def open_pictures(
     """
     with reading(folder, "a folder that may be looked into"):
         _expect_folders(layout, folder, tasks)
-    pictures = Pictures(folder, layout, tuple(names), tuple(tasks))
+    pictures = Pictures(folder, layout, tuple(names), tuple(tasks), promises)
     found, messages = list(faults), [fault.message for fault in faults[:1]]
     if absent := _absent(pictures, listed):
         messages.append(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mt_core.dataset import Dataset, choose
-from mt_core.errors import ConfigError
+from mt_core.errors import ConfigError, DataError
 from mt_core.files import write_bytes, write_json
+from mt_core.task import Task
 
 from .. import terminal
 from ..data_config import VerifyConfig
@@ -47,6 +48,7 @@ def verify(config: VerifyConfig, plain: Mapping[str, Any]) -> Result:
         "errors": errors,
         "warnings": len(problems) - errors,
         "pictures": config.pictures,
+        "notes": _notes(dataset, tasks),
         "splits": {verified.split: verified.to_json() for verified in found},
         "problems": [problem.to_json() for problem in problems],
         "seconds": seconds,
@@ -66,6 +68,14 @@ def verify(config: VerifyConfig, plain: Mapping[str, Any]) -> Result:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     return Result({**value, "report": where}, show, exit_code=3 if errors else 0)
+
+
+def _notes(dataset: Dataset, tasks: Sequence[Task]) -> list[str]:
+    """What the data set says of its annotations; nothing if it cannot be opened, which is told as a problem."""
+    try:
+        return dataset.notes(tasks)
+    except DataError:
+        return []
 
 
 def _folder(config: VerifyConfig) -> Path:
@@ -131,6 +141,7 @@ def _text(report: Mapping[str, Any], found: Sequence[Verified], problems: Sequen
     ]
     for verified in found:
         lines += ["", *_lines_of(verified)]
+    lines += [f"note: {note}" for note in report["notes"]]
     verdict = "nothing is wrong" if report["ok"] else f"{report['errors']} errors"
     lines += ["", f"{verdict}, {report['warnings']} warnings"]
     for problem in problems:
