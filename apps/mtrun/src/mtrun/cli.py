@@ -116,6 +116,8 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], sile
         raise ConfigError(
             f"mtrun {name} is one process, and this is rank {where.rank} of {where.world}; start it alone"
         )
+    if where is not None and {"--multirun", "-m"} & set(rest):
+        raise ConfigError("a sweep with ranks that were started outside: use launch.ranks=N, or one run at a time")
 
     def keep(result: Result) -> None:
         results.append(result)
@@ -143,8 +145,6 @@ def _command(name: str, verb: Verb, rest: list[str], results: list[Result], sile
             raise ConfigError(
                 f"launch.ranks={asked}, but {where.world} ranks were started already; leave launch.ranks away"
             )
-        if where is not None and results:
-            raise ConfigError("a sweep with ranks that were started outside: use launch.ranks=N, or one run at a time")
         with _saying(where):
             keep(launch(name, values, silent) if where is None and asked > 1 else verb.load()(typed, values))
 
