@@ -223,6 +223,40 @@ class ExportConfig(Config):
     verify: bool = True
 
 
+class Weights(StrEnum):
+    """Whose metrics are compared: of the evaluation with the lowest loss, or of the last one."""
+
+    best = auto()
+    final = auto()
+
+
+@dataclass
+class CompareOptions:
+    """A comparison of runs. Each option is given as NAME=VALUE or --NAME VALUE; lists are separated by commas.
+
+    Attributes:
+        paper: tables of papers to show beside the runs, as mtlora:table1; marked as published, not measured.
+        baseline: what gains are relative to: folders of runs, single-task ones together, or one table of a paper.
+        output: the folder to write report.html and comparison.md, .csv and .json into; null: comparison, here.
+        pictures: validation pictures that every model predicts, beside each other; 0: none.
+        weights: best (the evaluation with the lowest weighted loss) or final: whose metrics and predictions.
+        title: of the report.
+        dry_run: print the tables and write nothing.
+    """
+
+    paper: list[str] = field(default_factory=list)
+    baseline: list[str] = field(default_factory=list)
+    output: str | None = None
+    pictures: int = 3
+    weights: Weights = Weights.best
+    title: str = "Comparison"
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pictures < 0:
+            raise ConfigError(f"pictures={self.pictures}: expected a whole number from 0 on")
+
+
 def typed(cls: type[T], values: Mapping[str, Any]) -> T:
     """A config object from composed plain values; what a group chose stays a dictionary with its `name`.
 

@@ -44,6 +44,10 @@ def of(name: str) -> str:
     """`mtrun VERB --help`."""
     verb = verbs.VERBS[name]
     lines = [f"mtrun {name}: {verb.summary}", "", "examples:", *(f"  {example}" for example in verb.examples)]
+    if verb.usage:
+        lines[2:2] = [f"usage: {verb.usage}", ""]
+    if verb.options:
+        lines += ["", "options, with their defaults:", *_options(getattr(config, verb.options))]
     if verb.config:
         cls = getattr(config, verb.config)
         lines += ["", "groups (options: mtrun plugins show NAME):", *_groups(cls)] if cls.groups else []

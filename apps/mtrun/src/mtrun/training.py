@@ -18,6 +18,7 @@ from mt_core.errors import CheckpointError, ConfigError, DataError, MTError, Non
 from mt_core.model import Objective
 
 from .balancing import refuse, split_parameters
+from .costs import Meter
 from .data import derived_seed, evaluated_pictures, evaluation_batches, start_generators, training_batches
 from .environment import environment
 from .evaluation import departures_of, directions, evaluate, rounds_of
@@ -59,6 +60,7 @@ class Training:
         self.steps = step_count(self.options, len(self.train_split), self.progress)
         self.built = build(job.spec, job.engine.home(self.device))
         self.counts = count_parameters(self.built.model, job.spec.image_size)
+        self.meter = Meter(self.built.model, self.counts, job.spec.image_size, self.device)
         loss = job.config.loss
         self.objective = Objective(self.built.model, loss.weights, loss.normalise, loss.penalty)
         self._balance()
@@ -107,6 +109,7 @@ class Training:
             "base_sha256": self.built.base,
             "tasks": {task.name: task.channels for task in self.job.tasks},
             "image_size": list(self.job.spec.image_size),
+            "images": None if progress.last is None else progress.last.images,
             "metrics": {
                 name: None if found is None else found.metrics
                 for name, found in (("before", progress.before), ("final", progress.last), ("best", progress.best))
@@ -122,6 +125,7 @@ class Training:
             },
             "engine": {**config.engine, "ranks": self.ranks.world},
             "balancer": config.balancer,
+            **self.meter.result(),
             "seed": config.seed,
             "steps": progress.step,
             "skipped_steps": progress.skipped,
@@ -172,6 +176,7 @@ class Training:
             self._skip(error)
             result = None
         took, pictures = time.perf_counter() - started, len(group) * self.options.batch_size
+        self.meter.step(took)
         progress = self.progress
         progress.step, progress.position, progress.seconds = step, progress.position + pictures, progress.seconds + took
         if result is None:

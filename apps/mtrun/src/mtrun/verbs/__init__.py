@@ -17,6 +17,8 @@ class Verb:
         target: function that runs it, as "module:name". With a config class it takes the config object and the same
             as plain values; without one, the words of the command line. It returns a `Result`.
         config: its config class in `mtrun.config`, where Hydra composes one.
+        usage: its words, where it reads them itself.
+        options: the class of its options in `mtrun.config`, where it reads them itself.
         resumes: whether its defaults are those of the run that `checkpoint` names.
         ranks: whether several processes can run it together.
         examples: command lines.
@@ -25,6 +27,8 @@ class Verb:
     summary: str
     target: str
     config: str = ""
+    usage: str = ""
+    options: str = ""
     resumes: bool = False
     ranks: bool = False
     examples: tuple[str, ...] = ()
@@ -89,6 +93,17 @@ VERBS = {
         "mtrun.verbs.params:params",
         "TrainConfig",
         examples=("mtrun params adapter=mtlora adapter.rank=64 dataset=pascal tasks=[semseg,human_parts] --json",),
+    ),
+    "compare": Verb(
+        "lay runs beside each other, and beside what papers published: tables, and a report in HTML",
+        "mtrun.verbs.compare:compare",
+        usage="mtrun compare RUN ... [--paper PAPER:TABLE] [baseline=RUN] [output=DIR] [--json]",
+        options="CompareOptions",
+        examples=(
+            "mtrun compare runs/a runs/b runs/c baseline=runs/single-semseg,runs/single-depth output=report",
+            "mtrun compare RUN --paper mtlora:table1 baseline=mtlora:table1",
+            "mtrun compare --paper tglora:table2",
+        ),
     ),
     "plugins": Verb(
         "list what is installed, or show the options of one",
