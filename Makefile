@@ -8,15 +8,16 @@ PYPROJECTS := $(wildcard packages/*/pyproject.toml packages/*/*/pyproject.toml a
 DISTS := $(PYPROJECTS:%/pyproject.toml=%)
 CODE := packages apps examples benchmarks scripts
 
-.PHONY: help demo test check bench wheels clean
+.PHONY: help demo test check bench leaderboard wheels clean
 
 help:
-	@echo "make demo    train a small model on generated rooms, print its metrics, draw its predictions"
-	@echo "make test    every test"
-	@echo "make check   lint, formatting and types"
-	@echo "make bench   speed and memory"
-	@echo "make wheels  a wheel of every package, into dist/"
-	@echo "make clean   remove caches and dist/; .venv and runs/ stay"
+	@echo "make demo         train a small model on generated rooms, print its metrics, draw its predictions"
+	@echo "make test         every test"
+	@echo "make check        lint, formatting and types"
+	@echo "make bench        speed and memory"
+	@echo "make leaderboard  every method on generated rooms, side by side, into docs/leaderboard.md"
+	@echo "make wheels       a wheel of every package, into dist/"
+	@echo "make clean        remove caches and dist/; .venv and runs/ stay"
 
 # One thread computes while another process draws: for tensors this small it is as fast as two, and steadier.
 demo: $(READY)
@@ -33,6 +34,9 @@ check: $(READY)
 
 bench: $(READY)
 	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+leaderboard: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.leaderboard
 
 wheels: $(READY)
 	@set -e; for dist in $(DISTS); do $(BIN)/python -m build --wheel --no-isolation --outdir dist "$$dist"; done
