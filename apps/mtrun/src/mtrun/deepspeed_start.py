@@ -128,6 +128,7 @@ class Part(nn.Module):
 
 
 def image_size_of(model: MultiTaskModel) -> tuple[int, int]:
+    """(height, width) that a model was built for. Raises ConfigError where it was put together by hand."""
     if model.origin is None:
         raise ConfigError("engine=deepspeed wants a model that mt_core.build made: it asks which parameters are live")
     return model.origin.spec.image_size

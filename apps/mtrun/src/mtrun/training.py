@@ -65,7 +65,6 @@ class Training:
         self.directions = directions(job.protocol, job.tasks)
         self.departures = departures_of(job.protocol, job.config.dataset["name"], job.tasks, job.spec.image_size)
         self.bad_val_samples = {} if self.progress.last is None else dict(self.progress.last.skipped)
-        self.listeners: list[Listener] = []
         if saved is not None:
             with met_by_all():
                 self._restore(saved)

@@ -45,7 +45,7 @@ class Verb:
     def schema(self) -> type[Any]:
         """The class of its configuration, or of the options that it reads itself."""
         name = self.config or self.options
-        found: type[Any] = pkgutil.resolve_name(f"mtrun.{name if ':' in name else f'config:{name}'}")
+        found: type[Any] = pkgutil.resolve_name(name if ":" in name else f"mtrun.config:{name}")
         return found
 
 
@@ -108,7 +108,7 @@ VERBS = {
         "lay runs beside each other, and beside what papers published: tables, and a report in HTML",
         "mtrun.verbs.compare:compare",
         usage="mtrun compare RUN ... [--paper PAPER:TABLE] [baseline=RUN] [output=DIR] [--json]",
-        options="data_config:CompareOptions",
+        options="mtrun.data_config:CompareOptions",
         examples=(
             "mtrun compare runs/a runs/b runs/c baseline=runs/single-semseg,runs/single-depth output=report",
             "mtrun compare RUN --paper mtlora:table1 baseline=mtlora:table1",
@@ -122,7 +122,7 @@ VERBS = {
             "verify": Verb(
                 "read every file of a data set, list all that is wrong, and write a report; ends with 0 or 3",
                 "mtrun.verbs.data_verify:verify",
-                "data_config:VerifyConfig",
+                "mtrun.data_config:VerifyConfig",
                 examples=(
                     "mtrun data verify nyud dataset.root=DIR",
                     "mtrun data verify pascal dataset.root=DIR tasks=[semseg,human_parts] splits=[val] --json",
@@ -132,7 +132,7 @@ VERBS = {
             "prepare": Verb(
                 "say where a data set can be had and under which terms, and unpack archives that you have",
                 "mtrun.verbs.data_prepare:prepare",
-                "data_config:PrepareConfig",
+                "mtrun.data_config:PrepareConfig",
                 examples=(
                     "mtrun data prepare nyud",
                     "mtrun data prepare nyud archives=[NYUD_MT.tgz] dataset.root=DIR",
@@ -142,7 +142,7 @@ VERBS = {
             "show": Verb(
                 "draw pictures with their labels into a PNG, and what augmentation makes of them",
                 "mtrun.verbs.data_show:show",
-                "data_config:ShowConfig",
+                "mtrun.data_config:ShowConfig",
                 examples=("mtrun data show nyud dataset.root=DIR augment=true count=6 split=val",),
                 bare="dataset",
             ),
