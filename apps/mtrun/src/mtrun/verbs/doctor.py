@@ -38,6 +38,7 @@ OPTIONAL = {
     "onnx": "mtrun[onnx]",
     "onnxscript": "mtrun[onnx]",
     "onnxruntime": "mtrun[onnx]",
+    "deepspeed": "mtrun[deepspeed]",
     "torchjd": "mtrun[balancers]",
     "cvxpy": "mtrun[balancers]",
     "huggingface-hub": "mt-core[hub]",
