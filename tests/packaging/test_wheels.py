@@ -34,7 +34,7 @@ NEEDS = {  # what a dist's tests need besides what it declares, as little as pos
     "mt-adapters-vmt": ["mt-backbones-swin"],
     "mt-adapters-tglora": ["mt-backbones-swin"],
     "mt-adapters-baselines": ["mt-backbones-swin", "mt-backbones-sam"],
-    "mt-core": ["mt-core[edges]", "mt-backbones-swin", "mt-adapters-mtlora", "mt-adapters-tora"],
+    "mt-core": ["mt-core[edges]", "mt-backbones-swin", "mt-adapters-tora"],
     "mtrun": [
         "mtrun[balancers]",
         "mtrun[deepspeed]",
