@@ -29,7 +29,7 @@ TOOLS = ("mt-core[testing]", "pytest-timeout", "hypothesis")
 EXTRAS = {"mtrun": ["mtrun[balancers]"]}  # what modules import that are only used with an extra
 NEEDS = {  # what a dist's tests need besides what it declares, as little as possible
     "mt-adapters-mtlora": ["mt-backbones-swin"],
-    "mt-adapters-tora": ["tensorly"],
+    "mt-adapters-tora": ["tensorly", "mt-backbones-sam"],
     "mt-backbones-pvt": ["transformers"],
     "mt-adapters-vmt": ["mt-backbones-swin"],
     "mt-adapters-tglora": ["mt-backbones-swin"],

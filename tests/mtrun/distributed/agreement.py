@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -111,7 +112,7 @@ def smoothed(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for name, parameter in model.named_parameters():
-        if name.endswith("mix.0.bias"):
+        if re.search(r"\.mix\.0\.bias$|\.embed\.\d+\.[01]\.bias$", name):  # of hrnet and of segformer
             parameter.requires_grad_(False)
         if name.endswith("qkv.bias") and parameter.requires_grad:
             parameter.register_hook(without_keys)
