@@ -220,6 +220,7 @@ def test_two_ranks_have_the_gradients_of_one(tmp_path: Path) -> None:
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"accumulate": 2}, {}, "takes each task's gradient apart for one batch; .* trainer.accumulate=2 batches"),
     ({"tasks_per_pass": 2}, {}, "needs all 3 tasks in one forward pass; trainer.tasks_per_pass=2 splits them"),
+    ({"compile": True}, {}, "going through a pass backward several times; .* use trainer.compile=false"),
     ({}, {"stage": 1}, "which ZeRO cannot partition: with engine.stage=1"),
     ({}, {"stage": 3}, "which ZeRO cannot partition: with engine.stage=3"),
     ({}, {"tasks": ["depth"]}, "needs two tasks or more to balance, not depth"),

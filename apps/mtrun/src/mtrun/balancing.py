@@ -66,6 +66,11 @@ def refuse(
             f"{why} for one batch; gradients accumulated over trainer.accumulate={options.accumulate} batches would be "
             f"balanced one batch at a time; use trainer.accumulate=1 and a larger trainer.batch_size or more ranks"
         )
+    if options.compile:
+        raise ConfigError(
+            f"{why}, going through a pass backward several times; what trainer.compile=true makes keeps what that "
+            f"needs for one time only; use trainer.compile=false"
+        )
     if options.tasks_per_pass is not None and options.tasks_per_pass < len(tasks):
         raise ConfigError(
             f"{why} and needs all {len(tasks)} tasks in one forward pass; trainer.tasks_per_pass="

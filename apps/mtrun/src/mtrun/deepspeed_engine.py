@@ -285,19 +285,22 @@ class DeepSpeedEngine(Engine):
             values = {**parts, **{name: values[name] for name in self.buffers}}
         self.average.restart(values, updates)
 
-    def _moments(self) -> dict[Tensor, dict[str, Tensor]]:
+    @property
+    def _kept(self) -> dict[Tensor | None, dict[str, Tensor]]:
+        """The state of PyTorch's optimiser, around which ZeRO's stands from stage 1 on, by what it moves."""
         optimizer = self.engine.optimizer
-        state: dict[Tensor, dict[str, Tensor]] = getattr(optimizer, "optimizer", optimizer).state
-        return {piece.key: state[piece.key] for piece in self.pieces if piece.key is not None and piece.key in state}
+        return getattr(optimizer, "optimizer", optimizer).state  # type: ignore[no-any-return]
+
+    def _moments(self) -> dict[Tensor, dict[str, Tensor]]:
+        kept = self._kept
+        return {piece.key: kept[piece.key] for piece in self.pieces if piece.key is not None and piece.key in kept}
 
     def _moment(self, key: str, piece: Piece) -> Tensor | None:
-        optimizer = self.engine.optimizer
-        found = getattr(optimizer, "optimizer", optimizer).state.get(piece.key, {}).get(key)
+        found = self._kept.get(piece.key, {}).get(key)
         return None if found is None else piece.of(found)
 
     def _restore_moment(self, key: str, values: Mapping[str, Tensor]) -> None:
-        optimizer = self.engine.optimizer
-        state = getattr(optimizer, "optimizer", optimizer).state
+        state = self._kept
         for piece in self.pieces:
             if piece.name in values and piece.key is not None:
                 if key == "step":  # a number, which is not dealt out
