@@ -135,7 +135,7 @@ class EvalConfig(Config):
         dataset: the pictures; those of the run unless given. Its options are dataset.X.
         tasks: which of the model's tasks; null: all.
         protocol: how results are measured: astmt, mtan or mtsam.
-        slow: measure also what takes seconds per picture: the odsF of edges.
+        slow: measure also what is not usual: the odsF of edges, seconds per picture, and Boundary IoU.
         dry_run: write nothing.
     """
 

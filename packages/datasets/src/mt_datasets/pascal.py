@@ -128,7 +128,7 @@ class PASCAL(Dataset):
     image_size = (448, 448)
     zoom = (0.75, 1.25)
     rotation = 20.0
-    sources = (published.PASCAL_MT, published.PASCAL_OFFICIAL)
+    sources = (published.PASCAL_MT,)
 
     def tasks(self) -> Mapping[str, Task]:
         tasks: list[Task] = [

@@ -33,12 +33,6 @@ PASCAL_MT = Source(
     "https://data.vision.ee.ethz.ch/kmaninis/share/MTL/PASCAL_MT.tgz (the authors of ASTMT, CVPR 2019)",
     f"the authors of ASTMT state none for the files; {_VOC}",
 )
-PASCAL_OFFICIAL = Source(
-    ("VOCtrainval_03-May-2010.tar", "the .mat files of PASCAL-Context", "the .mat files of PASCAL-Part"),
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010, https://cs.stanford.edu/~roozbeh/pascal-context/, "
-    "http://roozbehm.info/pascal-parts/pascal-parts.html",
-    _VOC,
-)
 CITYSCAPES_MTAN = Source(
     ("cityscapes2.zip (128 x 256)", "or cityscapes.zip (256 x 512)"),
     _MTAN,

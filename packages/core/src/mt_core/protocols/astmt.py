@@ -13,7 +13,7 @@ from .binary import MaxF, MaxIoU, MaxPixelF
 from .classes import MeanIoU, PixelAccuracy
 from .edges import OdsF
 from .geometry import AbsError, AbsRel, DepthRMSE, MeanAngle, RMSAngle
-from .measures import depth_shares, within
+from .measures import boundaries, depth_shares, within
 from .protocol import Measure, Protocol, Setting
 
 SALIENCY_THRESHOLDS = torch.linspace(0.2, 0.9, 15, dtype=torch.float64)
@@ -58,7 +58,9 @@ def normals(task: Task) -> dict[str, Metric]:
     return {"mean_angle": MeanAngle(), "rmse_angle": RMSAngle(), **within()}
 
 
-_CLASSES = Measure(segmentation, 1, "one confusion matrix of all pictures; a class that occurs nowhere counts 0")
+_CLASSES = Measure(
+    segmentation, 1, "one confusion matrix of all pictures; a class that occurs nowhere counts 0", boundaries
+)
 
 ASTMT = Protocol(
     name="astmt",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torchmetrics import Metric
 
+from ..task import Task
+from .boundaries import BoundaryIoU
 from .geometry import ANGLES, POWERS, DeltaShare, LogRMSE, WithinAngle
 
 
@@ -20,3 +22,8 @@ def within() -> dict[str, Metric]:
 def depth_shares() -> dict[str, Metric]:
     """Logarithmic error, and the shares within a factor of 1.25, its square and its cube."""
     return {"rmse_log": LogRMSE(), **{f"delta{power}": DeltaShare(power) for power in POWERS}}
+
+
+def boundaries(task: Task) -> dict[str, Metric]:
+    """Only when asked for: no paper on several tasks prints it."""
+    return {"boundary_iou": BoundaryIoU(task.channels)}

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from ..task import Task
 from .classes import CompleteMeanIoU, PixelAccuracy, PresentMeanIoU
 from .geometry import AbsError, AbsRel, DepthRMSE, MeanAngle, RMSAngle
-from .measures import depth_shares, within
+from .measures import boundaries, depth_shares, within
 from .median import MedianAngle
 from .protocol import Measure, Protocol, Setting
 
@@ -37,7 +37,10 @@ MTAN = Protocol(
     resolution="model input, which is the size of the files: 288 x 384 (NYUv2), 128 x 256 (Cityscapes)",
     kinds={
         "segmentation": Measure(
-            segmentation, 2, "one confusion matrix of all pictures; a class that occurs nowhere makes the mean NaN"
+            segmentation,
+            2,
+            "one confusion matrix of all pictures; a class that occurs nowhere makes the mean NaN",
+            boundaries,
         ),
         "depth": Measure(depth, 2, "means of batches weighted by valid pixels: all valid pixels at once"),
         "normals": Measure(normals, 5, "all valid pixels of all pictures at once, the median too"),

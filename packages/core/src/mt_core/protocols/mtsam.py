@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from ..task import Task
 from .batches import BatchAbsError, BatchMeanAngle, BatchMedianAngle, BatchRelError, BatchWithinAngle
 from .geometry import ANGLES, DepthRMSE, RMSAngle
-from .measures import degrees, depth_shares
+from .measures import boundaries, degrees, depth_shares
 from .mtan import segmentation
 from .protocol import Measure, Protocol, Setting
 
@@ -32,7 +32,10 @@ def normals(task: Task) -> dict[str, Metric]:
 
 
 _CLASSES = Measure(
-    segmentation, 2, "one confusion matrix of all pictures; a class that occurs nowhere makes the mean NaN"
+    segmentation,
+    2,
+    "one confusion matrix of all pictures; a class that occurs nowhere makes the mean NaN",
+    boundaries,
 )
 _BATCHES = "mean over batches of what each finds over its valid pixels"
 

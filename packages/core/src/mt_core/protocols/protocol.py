@@ -21,7 +21,7 @@ class Measure:
         metrics: makes the metrics of a task by name, those that the papers print first.
         published: how many of them, from the first, the papers print; Delta is taken over these.
         averaging: in words, over what the published ones are averaged.
-        slow: makes metrics that take seconds per picture, and are measured only when asked for.
+        slow: makes metrics that are measured only when asked for, some of which take seconds per picture.
     """
 
     metrics: MakeMetrics
