@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,17 @@ def test_the_count_in_closed_form() -> None:
     assert 2 * squares // 4 // 3 + 12 * 3**3 + (1 + 2 * T) * sum_ == 399_492  # B, A in each block, bias, alpha, gamma
 
 
+LARGE = pytest.mark.skipif(os.environ.get("MT_EXHAUSTIVE") != "1", reason="set MT_EXHAUSTIVE=1: only more blocks")
+
+
 @pytest.mark.parametrize("adapter", [VMTAdapter(), VMTAdapterLite()], ids=["vmt", "vmt_lite"])
 @pytest.mark.parametrize(
     ("backbone", "size", "options"),
     [
         ("swin_tiny", SIZE, SWIN),
-        ("swin_base", SIZE, SWIN),
+        pytest.param("swin_base", SIZE, SWIN, marks=LARGE),
         ("sam_vit_b", (1024, 1024), {}),
-        ("sam_vit_l", (1024, 1024), {}),
+        pytest.param("sam_vit_l", (1024, 1024), {}, marks=LARGE),
         ("pvt_small", SIZE, {}),
         ("pvt_v2_b2", SIZE, {}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -49,6 +50,7 @@ def test_so_they_are_at_1024_pixels() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("MT_EXHAUSTIVE") != "1", reason="set MT_EXHAUSTIVE=1: a minute for another width")
 @torch.no_grad()
 def test_so_are_those_of_vit_b_at_1024_pixels() -> None:
     options = {"img_size": 1024, "embed_dim": 768, "depth": 12, "num_heads": 12, "window_size": 14}

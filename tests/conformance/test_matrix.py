@@ -1,6 +1,6 @@
 """Every adapter on every backbone, and under every decoder: a short training lowers the loss of each task.
 
-Each of the papers' methods meets each decoder, and each backbone under two; MT_EXHAUSTIVE=1 trains every triple.
+Each of the papers' methods meets each decoder in turn, others one; MT_EXHAUSTIVE=1 trains every triple of a method.
 What cannot be combined is refused, with one message; docs/matrix.md lists those pairs.
 """
 
@@ -21,20 +21,22 @@ from mt_core.tasks import Depth, Normals, Segmentation
 from mt_core.testing.miniatures import architectures
 
 TASKS = (Segmentation("semseg", 3), Depth("depth", 1), Normals("normals", 3))
-METHODS = ("mtlora", "mtlora_plus", "tora", "tglora", "vmt", "vmt_lite")  # with several decoders; others with one
+METHODS = ("mtlora", "mtlora_plus", "tora", "tglora", "vmt", "vmt_lite")
 STEPS = 12
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
 
 
 def triples() -> Iterator[tuple[str, str, str]]:
-    others = [name for name in registry("decoders") if name != "hrnet"]
+    decoders = list(registry("decoders"))
     everything = os.environ.get("MT_EXHAUSTIVE") == "1"
     for adapter in registry("adapters"):
         for number, backbone in enumerate(architectures()):
-            yield adapter, backbone, "hrnet"
-            if adapter in METHODS:
-                turn = (METHODS.index(adapter) + number) % len(others)
-                yield from ((adapter, backbone, other) for other in (others if everything else [others[turn]]))
+            if adapter not in METHODS:
+                yield adapter, backbone, "hrnet"
+            elif everything:
+                yield from ((adapter, backbone, decoder) for decoder in decoders)
+            else:
+                yield adapter, backbone, decoders[(METHODS.index(adapter) + number) % len(decoders)]
 
 
 def labels_of(images: Tensor) -> dict[str, Tensor]:
