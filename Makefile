@@ -25,7 +25,7 @@ demo: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/mtrun experiment=demo run_dir=runs/demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -387,7 +387,7 @@ def test_the_record_is_cut_where_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     words = (
         "backbone=swin_nano", "tasks=[semseg,depth]", "dataset=rooms", "dataset.train=6", "dataset.val=2",
-        "adapter.rank=2", "image_size=[64,64]", "trainer.max_steps=12", "trainer.batch_size=2", "trainer.save_every=1",
+        "adapter.rank=2", "image_size=[64,64]", "trainer.max_steps=10", "trainer.batch_size=2", "trainer.save_every=1",
         "trainer.eval_every=4", "trainer.ema=0.9", "trainer.device=cpu", "trainer.workers=1", "trainer.panels=0",
         "trainer.log_every=1",
     )  # fmt: skip

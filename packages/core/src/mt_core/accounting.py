@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils.flop_counter import FlopCounterMode
 
 from .adapter import SiteModule
@@ -115,10 +116,12 @@ def count_parameters(model: MultiTaskModel, image_size: tuple[int, int]) -> Coun
 
 
 def live_parameters(model: MultiTaskModel, image_size: tuple[int, int]) -> set[str]:
-    """The names of those trainable parameters that some task's logits depend on. See `Counts`."""
+    """The names of those trainable parameters that some task's logits depend on in training. See `Counts`."""
     shapes = shapes_of(model)
-    _backward(shapes, image_size)
-    return {name for name, parameter in shapes.named_parameters() if parameter.grad is not None}
+    shapes.train().select(shapes.tasks)
+    logits = _forward(shapes, 2, image_size)  # two pictures: batch norm refuses to train on a single value per channel
+    reached = _leaves([x.grad_fn for x in logits.values()])
+    return {name for name, parameter in shapes.named_parameters() if parameter in reached}
 
 
 def gmacs(model: MultiTaskModel, image_size: tuple[int, int]) -> dict[str, float]:
@@ -181,13 +184,20 @@ def _forward(shapes: MultiTaskModel, batch: int, image_size: tuple[int, int]) ->
         return shapes(images)  # type: ignore[no-any-return]
 
 
-def _backward(shapes: MultiTaskModel, image_size: tuple[int, int]) -> None:
-    """Give a gradient to every parameter that the logits of all tasks depend on in training."""
-    shapes.train().select(shapes.tasks)
-    logits = _forward(shapes, 2, image_size)  # two pictures: batch norm refuses to train on a single value per channel
-    loss = torch.stack([x.sum() for x in logits.values()]).sum()
-    if loss.requires_grad:
-        loss.backward()
+def _leaves(ends: Iterable[Node | None]) -> set[Tensor]:
+    """The parameters that the graph of a forward pass leads back to: what a backward pass would give a gradient."""
+    found: set[Tensor] = set()
+    known: set[Node] = set()
+    todo = list(ends)
+    while todo:
+        node = todo.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(variable)
+        todo += [before for before, _ in node.next_functions]
+    return found
 
 
 def _group(model: MultiTaskModel, parameter: str, roles: dict[str, str]) -> str:
