@@ -78,9 +78,11 @@ def test_what_both_ranks_have_met_is_said(objective: Objective) -> None:
         result(objective, ranks, [losses(1.0, math.nan)], 1.0)
 
 
-def test_losses_whose_sum_only_overflows_are_a_gradient_of_all_pictures(objective: Objective) -> None:
+def test_a_loss_whose_sum_only_overflows_is_one_of_all_pictures(objective: Objective) -> None:
     ranks = Two(0, 2, 2, losses=[3e38, 0.0], said=[("", ["q0", "q1"])])
-    with pytest.raises(NonFiniteError, match=r"for task depth, saliency .*on the pictures p0, p1, q0, q1"):
+    with pytest.raises(
+        NonFiniteError, match=r"the loss depth of all ranks adds up to inf on the pictures p0, p1, q0, q1;"
+    ):
         result(objective, ranks, [losses(3e38)], 1.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, cycle
 
 import torch
 from torch import Tensor
@@ -53,7 +53,11 @@ def step_result(
         reason = _losses(batches, names, mine.tolist(), objective) or _labels(batches, length)
         ids = [name for batch in batches for name in batch.ids]
         reasons, pictures = zip(*ranks.gather((reason, ids)), strict=True)
-        known = list(filter(None, reasons)) or [_parameters(chain(*pictures), length, objective, culprits())]
+        known = list(filter(None, reasons))
+        if not known and math.isfinite(length):
+            known = [_sums(names, values, chain(*pictures))]
+        if not known:
+            known = [_parameters(chain(*pictures), length, objective, culprits())]
         raise NonFiniteError(f"step {step}: {'; '.join(known)}; nothing was changed. {_ADVICE}")
     rows = [values[i : i + len(names)] for i in range(0, len(values), len(names))]
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
@@ -68,6 +72,12 @@ def _losses(batches: Sequence[Batch], names: Sequence[str], table: list[list[flo
                 what = f"the loss of task {name}" if name in objective.weights else f"the adapter's {name}"
                 return f"{what} is {value} on the pictures {', '.join(batch.ids)}"
     return ""
+
+
+def _sums(names: Sequence[str], values: Sequence[float], pictures: Iterable[str]) -> str:
+    """Which loss is too large only once that of every rank is added."""
+    name, value = next(each for each in zip(cycle(names), values, strict=False) if not math.isfinite(each[1]))
+    return f"the loss {name} of all ranks adds up to {value} on the pictures {', '.join(pictures)}"
 
 
 def _labels(batches: Sequence[Batch], length: float) -> str:

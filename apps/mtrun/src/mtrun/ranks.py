@@ -69,9 +69,7 @@ class Ranks:
         if flag.item():
             found = self.gather(None if error is None else (type(error), str(error)))
             met = [
-                (isinstance(each[0], type) and not issubclass(each[0], MTError), rank, each)
-                for rank, each in enumerate(found)
-                if each is not None
+                (not issubclass(each[0], MTError), rank, each) for rank, each in enumerate(found) if each is not None
             ]
             _, rank, (kind, message) = min(met, key=lambda entry: entry[:2])
             with met_by_all():
