@@ -1,6 +1,7 @@
 """Every adapter on every backbone, and under every decoder: a short training lowers the loss of each task.
 
-Each of the papers' methods meets each decoder in turn, others one; MT_EXHAUSTIVE=1 trains every triple of a method.
+Each of the papers' methods meets each decoder in turn, others one, on every second backbone (the conformance kit has
+them on all); MT_EXHAUSTIVE=1 trains every triple of a method, and all pairs.
 What cannot be combined is refused, with one message; docs/matrix.md lists those pairs.
 """
 
@@ -29,10 +30,11 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
 def triples() -> Iterator[tuple[str, str, str]]:
     decoders = list(registry("decoders"))
     everything = os.environ.get("MT_EXHAUSTIVE") == "1"
-    for adapter in registry("adapters"):
+    for place, adapter in enumerate(registry("adapters")):
         for number, backbone in enumerate(architectures()):
             if adapter not in METHODS:
-                yield adapter, backbone, "hrnet"
+                if everything or (place + number) % 2 == 0:
+                    yield adapter, backbone, "hrnet"
             elif everything:
                 yield from ((adapter, backbone, decoder) for decoder in decoders)
             else:

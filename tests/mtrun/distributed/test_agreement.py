@@ -32,16 +32,16 @@ REMEMBERS_NOTHING = {"weight_decay": 0.0, "betas": [0.0, 0.0], "ema": None}
 # What differs from the usual case, and the stages that it is tried at on two ranks; for fewer steps, `SOME`.
 OTHERS: list[tuple[dict[str, Any], Sequence[int]]] = [
     ({**MTLORA, "check": "idle", "trainer": REMEMBERS_NOTHING}, (3,)),
-    ({**MTLORA, "check": "restored", "steps": 2}, STAGES),
-    ({**MTLORA, "tasks": 4}, (0, 3)),
+    ({**MTLORA, "check": "restored", "steps": 2}, (0, 2, 3)),
+    ({**MTLORA, "tasks": 4}, (3,)),
     ({**MTLORA, "trainer": {"clip": None, "ema": None, "optimizer": "adam"}}, (2,)),
-    ({**MTLORA, "trainer": {"accumulate": 2}}, (0, 2)),
+    ({**MTLORA, "trainer": {"accumulate": 2}}, (2,)),
     ({**TORA, "norms": False, "trainer": {"accumulate": 2, "tasks_per_pass": 1}}, (3,)),
     ({**MTLORA, "trainer": {"tasks_per_pass": 1}}, (1,)),
     ({**MTLORA, "trainer": {"checkpointing": True}}, (3,)),
-    ({**MTLORA, "engine": {"offload_optimizer": True}}, (1, 2)),
+    ({**MTLORA, "engine": {"offload_optimizer": True}}, (1,)),
     ({**MTLORA, "engine": {"offload_optimizer": True, "offload_parameters": True}}, (3,)),
-    ({**MTLORA, "engine": {"bucket": 4097}}, (2, 3)),
+    ({**MTLORA, "engine": {"bucket": 4097}}, (2,)),
     ({**LORA, "decoder": "segformer"}, (3,)),
     ({**LORA, "decoder": "aspp"}, (0,)),
     ({**MTLORA, "balancer": "uncertainty"}, (2,)),
@@ -51,7 +51,7 @@ OTHERS: list[tuple[dict[str, Any], Sequence[int]]] = [
 # What cannot agree to the last digits, and how far it may be apart.
 ROUGH: list[tuple[dict[str, Any], Sequence[int], float]] = [
     ({**MTLORA, "check": "gradients", "exact": False, "tasks": 4, "steps": 1, "trainer": {"clip": None}}, (0, 3), 1e-4),
-    ({**MTLORA, "trainer": {"precision": "bf16"}}, (2, 3), 1e-2),
+    ({**MTLORA, "trainer": {"precision": "bf16"}}, (3,), 1e-2),
     ({**MTLORA, "balancer": "pcgrad"}, (0,), 1e-4),
     ({**MTLORA, "balancer": "upgrad"}, (0,), 1e-4),
     ({**MTLORA, "balancer": "gradnorm"}, (0,), 1e-4),

@@ -16,6 +16,8 @@ from mtrun.deepspeed_start import image_size_of
 from mtrun.recipe import TrainerOptions
 
 from ..conftest import TINY, Mtrun
+from .conftest import Run
+from .runs import TINY as SMALL
 
 
 @pytest.mark.parametrize(
@@ -67,8 +69,6 @@ def test_a_model_that_was_put_together_by_hand_is_refused() -> None:
         (["balancer=pcgrad", "trainer.accumulate=2"], "gradients accumulated over trainer.accumulate=2 batches"),
         (["engine=deepspeed", "engine.stage=5"], "engine.stage=5: ZeRO has the stages 0, 1, 2 and 3"),
         (["engine=deepspeed", "engine.stage=1", "engine.offload_parameters=true"], "needs engine.stage=3; it is 1"),
-        (["launch.ranks=2", "dataset=rooms"], "engine=torch is one process, and there are 2 ranks"),
-        (["engine=deepspeed", "launch.ranks=3", "dataset=rooms"], "trainer.batch_size=2 is for all ranks together"),
     ],
 )
 def test_combinations_that_cannot_be_right_end_with_exit_2(words: list[str], message: str, mtrun: Mtrun) -> None:
@@ -77,12 +77,9 @@ def test_combinations_that_cannot_be_right_end_with_exit_2(words: list[str], mes
     assert message in " ".join(found.err.split())
 
 
-def test_gradients_that_are_taken_apart_are_refused_where_they_are_dealt_out() -> None:
-    words = ("engine=deepspeed", "engine.stage=2", "balancer=pcgrad", "backbone=swin_nano", "dataset=rooms")
-    command = [sys.executable, "-m", "mtrun", *words, "dry_run=true"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 2, found.stderr
-    assert "which ZeRO cannot partition: with engine.stage=2" in " ".join(found.stderr.split())
+def test_gradients_that_are_taken_apart_are_refused_where_they_are_dealt_out(run: Run) -> None:
+    found = run(2, *SMALL, "engine=deepspeed", "engine.stage=2", "balancer=pcgrad")
+    assert "which ZeRO cannot partition: with engine.stage=2" in " ".join(found.err.split())
 
 
 SCRIPT = """
