@@ -281,3 +281,9 @@ def test_the_rate_rises_in_a_line_and_then_follows_the_schedule(schedule: Schedu
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert rates[6] == pytest.approx(middle)
     assert all(rate >= 0.1 for rate in rates)
+
+
+def test_the_single_process_engine_is_refused_to_several_ranks() -> None:
+    with pytest.raises(ConfigError, match=r"engine=torch is one process, and there are 2 ranks; take engine=deepspeed"):
+        TorchEngine().refuse(TrainerOptions(), 2)
+    TorchEngine().refuse(TrainerOptions(), 1)
