@@ -67,13 +67,14 @@ def write_mtan_nyu(root: Path, frames: int) -> None:
     """MTAN's copies of NYUv2: .npy of 384 x 288, pictures as float64."""
     for seed in range(frames):
         rng = np.random.default_rng(seed)
-        for folder, values in {
-            "image": photograph(rng, MTAN_NYU) / 255,
-            "label": patches(rng, MTAN_NYU, 14).astype(np.float64) - 1,
-            "depth": distance(rng, MTAN_NYU)[..., None],
-            "normal": directions(rng, MTAN_NYU),
-        }.items():
-            save_array(root / f"train/{folder}/{seed}.npy", np.asarray(values))
+        save_mtan(
+            root,
+            seed,
+            image=photograph(rng, MTAN_NYU) / 255,
+            label=patches(rng, MTAN_NYU, 14).astype(np.float64) - 1,
+            depth=distance(rng, MTAN_NYU)[..., None],
+            normal=directions(rng, MTAN_NYU),
+        )
 
 
 def write_cityscapes(root: Path, frames: int) -> None:
@@ -94,12 +95,13 @@ def write_mtan_cityscapes(root: Path, frames: int) -> None:
     """MTAN's copies of Cityscapes: .npy of 256 x 128, pictures as float64."""
     for seed in range(frames):
         rng = np.random.default_rng(seed)
-        for folder, values in {
-            "image": photograph(rng, MTAN_CITY) / 255,
-            "label_7": patches(rng, MTAN_CITY, 8).astype(np.float64) - 1,
-            "depth": distance(rng, MTAN_CITY)[..., None] / 20,
-        }.items():
-            save_array(root / f"train/{folder}/{seed}.npy", np.asarray(values))
+        save_mtan(
+            root,
+            seed,
+            image=photograph(rng, MTAN_CITY) / 255,
+            label_7=patches(rng, MTAN_CITY, 8).astype(np.float64) - 1,
+            depth=distance(rng, MTAN_CITY)[..., None] / 20,
+        )
 
 
 def write_pascal(root: Path, frames: int) -> None:
@@ -185,6 +187,12 @@ def save_array(path: Path, values: NDArray[Any]) -> None:
     """As .npy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, values)
+
+
+def save_mtan(root: Path, number: int, **values: NDArray[Any]) -> None:
+    """A frame in the layout MTAN, by folder."""
+    for folder, array in values.items():
+        save_array(root / f"train/{folder}/{number}.npy", np.asarray(array))
 
 
 def _listed(folder: Path, frames: int) -> list[tuple[np.random.Generator, str]]:

@@ -43,10 +43,8 @@ def on_sam(name: str, options: dict[str, Any], tasks: tuple[Task, ...]) -> tuple
     with torch.device("meta"):
         encoder = sam.SamLarge().build((256, 256))
         model = MultiTaskModel(encoder, registry("adapters")[name](**options), decoder.SamMask(), tasks)
-    trained, all_of_them = (
-        sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (False, True)
-    )
-    return trained, all_of_them
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def mib(parameters: int) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from mt_core.dataset import Samples, choose, collate
 from mt_core.errors import ConfigError, DataError
@@ -19,6 +15,7 @@ from mt_core.testing import DatasetConformance
 from mt_datasets.folder import Folder
 
 from .layouts import write_npy, write_picture, write_png
+from .workers import assert_read_alike_in_workers
 
 SIZE = (24, 32)
 NAMES = ("a", "b", "c")
@@ -181,13 +178,7 @@ def test_what_is_partial_may_be_missing_and_is_counted(tmp_path: Path) -> None:
 
 def test_a_split_is_read_the_same_in_worker_processes(tmp_path: Path) -> None:
     dataset = Folder(root=str(write_folder(tmp_path)))
-    tasks = choose(dataset.tasks(), None)
-    samples = dataset.split("train", tasks)
-    here = collate([samples[0], samples[1]], tasks)
-    copy: Any = pickle.loads(pickle.dumps(samples))  # noqa: S301
-    (there,) = DataLoader(copy, 2, num_workers=1, collate_fn=partial(collate, tasks=tasks))
-    assert torch.equal(here.images, there.images)
-    assert all(torch.equal(label, there.labels[name]) for name, label in here.labels.items())
+    assert_read_alike_in_workers(dataset, workers=1)
 
 
 def test_unknown_splits_are_configuration_errors_and_a_root_is_needed(tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat
-from torch.utils.data import DataLoader
 
-from mt_core.dataset import Samples, choose, collate
+from mt_core.dataset import Samples, choose
 from mt_core.errors import ConfigError, DataError
 from mt_core.labels import IGNORE, NormalMap
 from mt_datasets.nyu_classes import forty_to_13, raw_to, raw_to_40
 from mt_datasets.nyuv2 import COMPUTED, DERIVED, NYUv2
 
 from .layouts import write_mat, write_npy, write_nyu_official, write_png
+from .workers import assert_read_alike_in_workers
 
 SIZE = (24, 32)
 MAT = "nyu_depth_v2_labeled.mat"
@@ -170,13 +168,7 @@ def test_only_what_the_tasks_need_has_to_be_there(tmp_path: Path) -> None:
 
 def test_a_split_is_read_the_same_in_worker_processes(tmp_path: Path) -> None:
     dataset = NYUv2(root=str(write_nyu_official(tmp_path)))
-    tasks = choose(dataset.tasks(), None)
-    samples = dataset.split("train", tasks)
-    here = collate([samples[0], samples[1]], tasks)
-    copy: Any = pickle.loads(pickle.dumps(samples))  # noqa: S301
-    (there,) = DataLoader(copy, 2, num_workers=2, collate_fn=partial(collate, tasks=tasks))
-    assert torch.equal(here.images, there.images)
-    assert all(torch.equal(label, there.labels[name]) for name, label in here.labels.items())
+    assert_read_alike_in_workers(dataset, workers=2)
 
 
 def test_one_frame_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

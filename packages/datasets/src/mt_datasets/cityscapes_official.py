@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def official_layout(classes: int, metres: bool, split: str = "{train,val}") -> L
         lists=f"leftImg8bit/{split}/*{_SUFFIX}",
         pictures=f"leftImg8bit/{split}/*{_SUFFIX}",
         annotations={
-            "semseg": Annotation((labels,), _READ_CLASSES[classes]),
+            "semseg": Annotation((labels,), partial(read_ids, classes=classes)),
             "depth": Annotation((disparity, camera), read_metres)
             if metres
             else Annotation((disparity,), read_inverse_depth, " (inverse depth)"),
@@ -94,19 +95,6 @@ def open_official(folder: Path, split: str, tasks: Sequence[Task], classes: int,
     return open_pictures(layout, folder, layout.lists, names, tasks, faults=faults)
 
 
-def read_ids7(path: Path) -> NDArray[np.int64]:
-    """Categories (H, W) int64, 255 where not annotated, from a file of ids. Raises DataError."""
-    return _read(path, 7)
-
-
-def read_ids19(path: Path) -> NDArray[np.int64]:
-    """Train ids (H, W) int64, 255 where not annotated, from a file of ids. Raises DataError."""
-    return _read(path, 19)
-
-
-_READ_CLASSES = {7: read_ids7, 19: read_ids19}
-
-
 def read_inverse_depth(path: Path) -> NDArray[np.float32]:
     """p / 65535, the form in which MTAN's copies hold it: (1, H, W), 0 where it is missing. Raises DataError."""
     return (read_grey16(path) / 65535).astype(np.float32)[None]
@@ -134,7 +122,8 @@ def read_camera(path: Path) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _read(path: Path, classes: int) -> NDArray[np.int64]:
+def read_ids(path: Path, classes: int) -> NDArray[np.int64]:
+    """Train ids, or categories if there are 7 classes, of a file of ids: (H, W), 255 void. Raises DataError."""
     ids = read_classes(path)
     inside = np.where((ids >= 0) & (ids <= IGNORE), ids, _LAST + 1)
     labels: NDArray[np.int64] = _TABLES[classes][inside]

@@ -154,7 +154,7 @@ def open_pictures(
     found, messages = list(faults), [fault.message for fault in faults[:1]]
     if absent := _absent(pictures, listed):
         messages.append(
-            f"{folder}: {len(absent)} of the files that {listed} calls for are missing: {_some(absent)}; restore "
+            f"{folder}: {len(absent)} of the files that {listed} calls for are missing: {some_of(absent)}; restore "
             f"them, or take their pictures out of {listed}"
         )
         found += absent.values()
@@ -250,8 +250,8 @@ def _look_for_some(
     broken = {_text(name, group): (name, group) for name, group in without if name in promise.names}
     if broken:
         messages.append(
-            f"{root}: {promise.listed} promises {len(broken)} files of task {task} that are missing: {_some(broken)}; "
-            f"restore them, or take them out of that list"
+            f"{root}: {promise.listed} promises {len(broken)} files of task {task} that are missing: "
+            f"{some_of(broken)}; restore them, or take them out of that list"
         )
     for text, (name, group) in broken.items():
         message = f"{root}/{text}: no such file, though {promise.listed} promises it; restore it, or take it out there"
@@ -262,7 +262,8 @@ def _text(name: str, group: Alternatives) -> str:
     return " or ".join(fill(pattern, name) for pattern in group)
 
 
-def _some(files: Iterable[str]) -> str:
+def some_of(files: Iterable[str]) -> str:
+    """The first few of many files, for messages."""
     names = list(files)
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 

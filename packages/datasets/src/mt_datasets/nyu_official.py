@@ -25,7 +25,7 @@ from mt_core.task import Task
 
 from . import nyud
 from .files import MAX_PIXELS, read_mat, read_normals, reading
-from .folders import contents, label_of
+from .folders import contents, label_of, some_of
 from .label_edges import edges_from_classes
 from .layout import absent_files, fill, first_of
 from .nyu_classes import Table, beside, raw_to
@@ -155,11 +155,10 @@ def open_frames(folder: Path, split: str, tasks: Sequence[Task], classes: int, r
     frames = Frames(file, numbers, tuple(tasks), tables, depths, given)
     messages = [fault.message for fault in faults[:1]]
     if missing := _missing(folder, sorted(given), numbers):
-        names = [str(fault.file) for fault in missing]
         messages.append(
-            f"{len(names)} of the files beside {FILE} that the split {split} calls for are missing: "
-            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}; restore them, or take their folder away: "
-            f"then they are made from what the file holds"
+            f"{len(missing)} of the files beside {FILE} that the split {split} calls for are missing: "
+            f"{some_of(str(fault.file) for fault in missing)}; restore them, or take their folder away: then they are "
+            f"made from what the file holds"
         )
     if messages:
         raise IncompleteError("; ".join(messages), frames, [*faults, *missing])

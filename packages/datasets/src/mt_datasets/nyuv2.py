@@ -95,12 +95,13 @@ def _splits(folder: Path) -> list[Path]:
     return [folder / split for split in SPLITS]
 
 
+_NORMALS = Annotation((("depth/*.npy",),), _computed_normals, " (normals computed from it)")
 _MADE_MTAN = {
-    "normals": Annotation((("depth/*.npy",),), _computed_normals, " (normals computed from it)"),
+    "normals": _NORMALS,
     "edges": Annotation((("label/*.npy",),), _edges_of_npy, " (edges derived from it)"),
 }
 _MADE_NYUD = {
-    "normals": Annotation((("depth/*.npy",),), _computed_normals, " (normals computed from it)"),
+    "normals": _NORMALS,
     "edges": Annotation((("segmentation/*.png",),), _edges_of_png, " (edges derived from it)"),
 }
 
